@@ -1,0 +1,66 @@
+"""The records of one request under construction, and their columns."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ledger import columns
+from ledger.contents import ContentRow, ContentRows
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What is the same for all records of a request."""
+
+    received: int
+    """Unix nanoseconds."""
+    sender: str
+    role: str | None
+
+
+class Batch:
+    """The records of one request under construction."""
+
+    def __init__(self, kind: str, origin: Origin) -> None:
+        """Nothing yet."""
+        self.kind = kind
+        self.origin = origin
+        self.records: list[bytes] = []
+        self.facts: list[dict[str, Any]] = []
+        self.vocabularies: list[str | None] = []
+        self._rows: list[tuple[int, int, str, str, bytes, bytes | None, str | None, bytes | None]] = []
+
+    @property
+    def rows(self) -> ContentRows:
+        """The contents of all records."""
+        return ContentRows.transpose(self._rows)
+
+    def add(self, data: bytes, facts: dict[str, Any], vocabulary: str | None, rows: list[ContentRow]) -> None:
+        """Add one record with its contents in the order of their marks."""
+        index = len(self.records)
+        self.records.append(data)
+        self.facts.append(facts)
+        self.vocabularies.append(vocabulary)
+        for ordinal, row in enumerate(rows):
+            self._rows.append((index, ordinal, *row))
+
+    def project(self) -> pa.RecordBatch:
+        """The Arrow batch of `ledger.columns.BATCH_SCHEMA`."""
+        origin = self.origin
+        tops = {
+            "kind": self.kind,
+            "received": str(origin.received),
+            "sender": origin.sender,
+            "role": origin.role,
+            "vocabulary": self.vocabularies,
+        }
+        return columns.project(self.records, tops, self.facts)
+
+    def leaf_hashes(self) -> bytes:
+        """The leaf hashes of the records, packed."""
+        sha256 = hashlib.sha256
+        return b"".join([sha256(b"\0" + data).digest() for data in self.records])

@@ -1,0 +1,12 @@
+"""Read-only answers over verified segments.
+
+Imports `ledger` only, which alone decides whether a record is authentic.
+
+    store     the confined DuckDB; one typed function for each statement, and nothing else calls DuckDB
+    sql       the statements and views, one a file
+    answers   the card: what, who, policy, saw, undo, intact
+
+`ANSWERS.md` documents the views and the answers. Names are imported from the module that defines them.
+"""
+
+__all__: list[str] = []

@@ -1,0 +1,267 @@
+"""A disk that breaks on purpose, and a writer driven over it in a process of its own.
+
+`Disk` stands between Python and the operating system: it counts every call that changes the store or makes it durable, and at the chosen
+one kills the process, cuts the power or reports an error, with the call done, half done or not done. Nothing of the ledger is replaced,
+but for two waiting times and the merge, which is run in the same process so that its calls are counted too.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from stores import Home, all_records, request, seal, send, settle, wait_for
+
+import ledger.log
+import ledger.sealer
+from ledger import merkle
+from ledger.checkpoint import open_checkpoint
+from ledger.errors import LedgerError
+from ledger.sealing import merge
+from ledger.tree import tile_nodes
+
+KILLS = ("kill before", "kill half", "kill after", "power")
+ERRORS = ("error before", "error half", "error after")
+REAL: dict[str, Any] = {
+    name: getattr(os, name) for name in ("open", "close", "write", "pwrite", "fsync", "fdatasync", "link", "unlink", "replace", "ftruncate", "mkdir")
+}
+COUNTED = ("write", "pwrite", "fsync", "fdatasync", "link", "unlink", "replace", "ftruncate", "mkdir")
+
+
+@dataclass
+class Disk:
+    """Breaks at call number `at` (from 0) below `base`, in one of the ways of `KILLS` and `ERRORS`; `for_ever` from that call on."""
+
+    base: Path
+    at: int
+    how: str
+    number: int = errno.EIO
+    for_ever: bool = False
+    only: str = ""
+    """Count only this call, of those whose path holds `where`."""
+    where: str = ""
+    calls: int = 0
+    armed: bool = False
+    broken: list[str] = field(default_factory=list)
+    _paths: dict[int, str] = field(default_factory=dict)
+    _unsynced: dict[str, int] = field(default_factory=dict)
+    """Bytes that survive a power cut, of the files that were written since their last fsync."""
+    _names: dict[str, set[str]] = field(default_factory=dict)
+    """New names in directories that were not synced since."""
+
+    def install(self) -> None:
+        """Stand between."""
+        os.open = self._open  # type: ignore[assignment]
+        for name in COUNTED:
+            setattr(os, name, self._counted(name))
+        self.armed = True
+
+    def remove(self) -> None:
+        """Give the operating system back."""
+        for name, function in REAL.items():
+            setattr(os, name, function)
+        self.armed = False
+
+    def _open(self, path: Any, *arguments: Any, **keywords: Any) -> int:
+        fd: int = REAL["open"](path, *arguments, **keywords)
+        self._paths[fd] = os.fsdecode(path) if not isinstance(path, int) else ""
+        return fd
+
+    def _counted(self, name: str) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            first = arguments[0]
+            path = self._paths.get(first, "") if isinstance(first, int) else os.fsdecode(first)
+            if not path.startswith(str(self.base)) or not self.armed:
+                return REAL[name](*arguments, **keywords)
+            if self.only in ("", name) and self.where in path:
+                number, self.calls = self.calls, self.calls + 1
+                if number == self.at or (self.for_ever and number > self.at):
+                    return self._break(name, path, arguments, keywords)
+            result = REAL[name](*arguments, **keywords)
+            self._note(name, path, arguments)
+            return result
+
+        return call
+
+    def _break(self, name: str, path: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if len(self.broken) < 3:
+            self.broken.append(f"{name} {Path(path).relative_to(self.base)}")
+        half = self.how.endswith("half") and name == "write" and len(arguments[1]) > 1
+        if half:
+            REAL[name](arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+        elif self.how.endswith("after"):
+            REAL[name](*arguments, **keywords)
+        if self.how == "power":
+            self._lose()
+        if self.how in KILLS:
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise OSError(self.number, os.strerror(self.number), path)
+
+    def _note(self, name: str, path: str, arguments: tuple[Any, ...]) -> None:
+        if name == "write" and path not in self._unsynced:
+            self._unsynced[path] = max(0, os.fstat(arguments[0]).st_size - len(arguments[1]))
+        elif name in ("fsync", "fdatasync"):
+            self._unsynced.pop(path, None)
+            self._names.pop(path, None)
+        elif name in ("link", "replace"):
+            target = os.fsdecode(arguments[1])
+            self._names.setdefault(os.path.dirname(target), set()).add(target)
+            if path in self._unsynced:
+                self._unsynced[target] = self._unsynced[path]
+
+    def _lose(self) -> None:
+        """What a power cut may take: bytes that were not synced, and new names in directories that were not."""
+        for path, size in self._unsynced.items():
+            if os.path.exists(path):
+                os.truncate(path, size)
+        for names in self._names.values():
+            for path in names:
+                if "tile" in path and os.path.exists(path):
+                    REAL["unlink"](path)
+
+
+class Diary:
+    """What the driven writer saw, kept outside the store, line by line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, *words: Any) -> None:
+        fd = REAL["open"](self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        REAL["write"](fd, json.dumps(words).encode() + b"\n")
+        REAL["close"](fd)
+
+    def read(self, kind: str) -> list[list[Any]]:
+        """The rest of each line that begins with `kind`."""
+        lines = [json.loads(line) for line in self.path.read_text().splitlines()] if self.path.exists() else []
+        return [line[1:] for line in lines if line[0] == kind]
+
+
+def drive(base: Path, diary_path: Path, disk: Disk) -> None:
+    """Open, send, seal, merge, stop; what was acknowledged, refused and signed goes into the diary."""
+    home, diary = Home(base), Diary(diary_path)
+    quick(diary)
+    disk.install()
+    try:
+        _scenario(home, diary)
+    finally:
+        disk.remove()
+        diary.write("calls", disk.calls)
+        for line in disk.broken:
+            diary.write("broken", line)
+    diary.write("end")
+
+
+def quick(diary: Diary) -> None:
+    """Keep every note that is signed; wait less; merge in this process."""
+    ledger.sealer._RETRY_SECONDS = 0.02  # type: ignore[misc]
+    ledger.sealer._PUBLISHED_SECONDS = 0.5  # type: ignore[misc]
+    real_sign = ledger.log.sign_checkpoint
+
+    def sign(checkpoint: Any, signer: Any) -> bytes:
+        note = real_sign(checkpoint, signer)
+        diary.write("signed", note.decode())
+        return note
+
+    ledger.log.sign_checkpoint = sign  # type: ignore[assignment]
+    ledger.sealer.Sealer._merge_elsewhere = lambda self, group: merge(self._layout, list(group))  # type: ignore[method-assign]
+
+
+def _scenario(home: Home, diary: Diary) -> None:
+    try:
+        writer = home.open()
+    except LedgerError as exc:
+        diary.write("not opened", type(exc).__name__, str(exc))
+        return
+    seed = 0
+    try:
+        for _round in range(2):
+            for _ in range(2):
+                _try(lambda seed=seed: send(writer, request(seed, count=2)), seed, diary)
+                seed += 1
+            _try(lambda: seal(writer, timeout=10.0), None, diary)
+        _try(lambda: wait_for(lambda: len(writer.sealer.segments) == 1, timeout=3.0), None, diary)
+        _try(lambda: send(writer, request(seed, count=2)), seed, diary)
+        _try(lambda: settle(writer, timeout=3.0), None, diary)
+    finally:
+        writer.close()
+
+
+def _try(step: Callable[[], Any], seed: int | None, diary: Diary) -> None:
+    try:
+        receipt = step()
+    except LedgerError as exc:
+        diary.write("refused", seed, type(exc).__name__)
+    except AssertionError as exc:
+        diary.write("in vain", seed, str(exc))
+    else:
+        if seed is not None:
+            diary.write("acknowledged", seed, receipt.start, receipt.end, receipt.batch)
+
+
+def run_driven(base: Path, diary: Path, disk: Disk, *, timeout: float = 60.0) -> int:
+    """`drive` in a forked process that has everything loaded already; its exit code (-9: killed)."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["crashes"])
+    process = context.Process(target=drive, args=(base, diary, disk))
+    process.start()
+    process.join(timeout)
+    hung = process.is_alive()
+    if hung:
+        process.kill()
+        process.join()
+    code = process.exitcode
+    process.close()
+    assert not hung, f"the writer hangs: {disk.how} at {disk.at}"
+    assert code is not None
+    return code
+
+
+def require_kept(home: Home, diary: Diary, *, count: int = 2) -> None:
+    """Every acknowledged record is there once and where its receipt says; no signed head is contradicted.
+
+    Raises:
+        AssertionError: otherwise.
+    """
+    records = all_records(home)
+    where: dict[bytes, list[int]] = {}
+    for index, record in enumerate(records):
+        where.setdefault(_timeless(record), []).append(index)
+    for seed, start, end, batch in diary.read("acknowledged"):
+        asked = request(seed, count=count).records
+        for index, record in zip(range(start, end), asked, strict=True):
+            assert where.get(_timeless(record)) == [index], f"request {seed}: record {index} is at {where.get(_timeless(record))}"
+        assert json.loads(records[batch])["kind"] == "batch"
+    require_no_fork(home, [note.encode() for (note,) in diary.read("signed")])
+
+
+def require_no_fork(home: Home, notes: list[bytes]) -> None:
+    """Every one of these signed checkpoints is a prefix of the store as it is now."""
+    now = open_checkpoint(home.checkpoint, home.verifier)
+    nodes = tile_nodes(home.store, now.size)
+    for note in notes:
+        old = open_checkpoint(note, home.verifier)
+        assert old.size <= now.size, f"a checkpoint over {old.size} was signed, the store has {now.size}"
+        assert merkle.root_from(old.size, nodes) == old.root, f"the checkpoint over {old.size} is contradicted"
+
+
+def require_absent(home: Home, diary: Diary, *, count: int = 2) -> None:
+    """Nothing of a request that was told it failed is there."""
+    there = {_timeless(record) for record in all_records(home)}
+    for seed, _error in diary.read("refused"):
+        if seed is not None:
+            assert not there & {_timeless(record) for record in request(seed, count=count).records}, f"the refused request {seed} came back"
+
+
+def _timeless(record: bytes) -> bytes:
+    """A record by its ids alone: requests of a seed differ in their times from one process to the next."""
+    value = json.loads(record)
+    ids = value["facts"].get("trace_id"), value["facts"].get("span_id")
+    return repr(ids).encode() if any(ids) else record

@@ -1,0 +1,68 @@
+"""Is the store what this machine last signed? A restored backup and a rewritten history are noticed here, before anything is read.
+
+The last signed checkpoint lies outside the store (`ledger.keys.LastSigned`). It may be a moment ahead of the store's own, because it is
+written first; the records it covers are then in the journal, and that is no rollback.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ledger import merkle
+from ledger.checkpoint import Checkpoint, open_checkpoint
+from ledger.errors import LedgerError
+from ledger.note import Verifier
+from ledger.reader import StoreReader, frontier_nodes
+from ledger.tree import tile_nodes
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """The store against the last signed checkpoint."""
+
+    state: Literal["kept", "rollback", "fork", "none", "not_checked"]
+    size: int | None
+    """Records that were signed."""
+    why: str = ""
+
+    @property
+    def is_false(self) -> bool:
+        """The store contradicts what was signed."""
+        return self.state in ("rollback", "fork")
+
+
+def compare(reader: StoreReader, note: bytes | None) -> Signed:
+    """Compare a store with the last signed checkpoint, which must have been read before the store was opened.
+
+    Args:
+        reader: the store.
+        note: the checkpoint, None if this machine never signed for the log.
+    """
+    if note is None:
+        return Signed("none", None, "this machine never signed for this log")
+    if reader.vkey is None:
+        return Signed("not_checked", None, "no key is pinned")
+    try:
+        head = open_checkpoint(note, Verifier.parse(reader.vkey), reader.origin)
+    except LedgerError as exc:
+        return Signed("not_checked", None, f"the last signed checkpoint cannot be read: {exc.message}")
+    covered = reader.size + reader.tail(include_unsigned=True).unsigned
+    if head.size > covered:
+        return Signed(
+            "rollback", head.size, f"{head.size} records were signed, and the store has {covered}: {head.size - covered} are missing"
+        )
+    if _root_at(reader, head) != head.root:
+        return Signed("fork", head.size, f"the store has another history than the {head.size} records that were signed")
+    return Signed("kept", head.size)
+
+
+def _root_at(reader: StoreReader, head: Checkpoint) -> bytes:
+    root = reader.layout.root
+    if head.size <= reader.size:
+        return merkle.root_from(head.size, tile_nodes(root, reader.size))
+    start = reader.sealed_end
+    frontier = merkle.Frontier(start, frontier_nodes(root, start, reader.size))
+    records = reader.tail(include_unsigned=True).records.column("record").slice(0, head.size - start)
+    frontier.extend(merkle.leaf_hashes(record.as_py() for record in records))
+    return frontier.root()
