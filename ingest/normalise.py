@@ -27,7 +27,7 @@ from ingest.oversized import shrink
 from ingest.vocabularies import Rule, Vocabulary
 from ingest.wrap import add_unknown, pair_rest, plain, wrap
 from ledger.contents import ContentRow, keyed_digest, pseudonym
-from ledger.record import MAX_RECORD_BYTES, NONCE_BYTES, RECORD_VERSION, SALT_BYTES
+from ledger.record import MAX_RECORD_BYTES, RECORD_VERSION, SALT_BYTES
 
 VALUE_LIMIT: Final = 1_024
 """Characters (or encoded bytes) above which any value is kept as a content."""
@@ -38,10 +38,12 @@ _STATUS_ERROR: Final = 2
 _LARGE: Final = frozenset({"array_value", "kvlist_value", "bytes_value", "string_value"})
 _MAX_PERSONS: Final = 20_000
 
-_RESOURCE_FACTS: Final = frozenset(
+_STANDING_FACTS: Final = frozenset(
     {"service", "environment", "workflow", "owner", "agent", "agent_version", "requester", "run_id", "capability", "prompt_version"}
 )
-"""What a resource may say of each of its records. A standing `trail.policy.id` there is no decision on any of them."""
+"""What a resource or scope may say of each of its records. A standing `trail.policy.id` there is no decision on any of them."""
+_IDENTITY: Final = ("service", "environment")
+"""What a resource says of its records whatever they say themselves: a token is bound to the services of the resource."""
 
 
 class Normaliser:
@@ -60,16 +62,17 @@ class Normaliser:
         self._persons: dict[str, tuple[bytes, str]] = {}
         self._labels: dict[int, str] = {}
 
-    def spans(self, request: Any, origin: Origin, *, exact: bool) -> Batch:
+    def spans(self, request: Any, origin: Origin, *, exact: bool, full: Callable[[Batch], None] | None = None) -> Batch:
         """Records of an ExportTraceServiceRequest, in the order received.
 
         Args:
             request: the decoded message.
             origin: receipt time and sender.
             exact: the request has unknown fields somewhere; they are kept.
+            full: takes records in chunks, see `Batch`; what is left comes back.
         """
         self._exact = exact
-        batch = Batch("span", origin)
+        batch = Batch("span", origin, full=full)
         for resource_spans in request.resource_spans:
             resource = self._resource(resource_spans)
             for scope_spans in resource_spans.scope_spans:
@@ -78,10 +81,10 @@ class Normaliser:
                     self._span(span, scope, batch)
         return batch
 
-    def logs(self, request: Any, origin: Origin, *, exact: bool) -> Batch:
+    def logs(self, request: Any, origin: Origin, *, exact: bool, full: Callable[[Batch], None] | None = None) -> Batch:
         """Records of an ExportLogsServiceRequest, in the order received."""
         self._exact = exact
-        batch = Batch("log", origin)
+        batch = Batch("log", origin, full=full)
         for resource_logs in request.resource_logs:
             resource = self._resource(resource_logs)
             for scope_logs in resource_logs.scope_logs:
@@ -102,8 +105,7 @@ class Normaliser:
             if resource.entity_refs:
                 value["entity_refs"] = [base64.b64encode(ref.SerializeToString()).decode() for ref in resource.entity_refs]
             self._unknown(value, resource)
-        facts, mask = self._facts.facts(gathered)
-        facts = {name: value for name, value in facts.items() if name in _RESOURCE_FACTS}
+        facts, mask = _standing(*self._facts.facts(gathered))
         return _Shared(value, rows, facts, mask)
 
     def _scope(self, holder: Any, resource: _Shared, request: Message, resource_holder: Any) -> _Context:
@@ -117,7 +119,7 @@ class Normaliser:
                 if field := getattr(scope, name):
                     value[name] = field
             self._unknown(value, scope)
-        facts, mask = self._facts.facts(gathered)
+        facts, mask = _standing(*self._facts.facts(gathered))
         top: dict[str, Any] = {}
         if resource.value is not None:
             top["resource"] = _fragment(resource.value)
@@ -126,7 +128,8 @@ class Normaliser:
         envelope = self._envelope(request, resource_holder, holder)
         if envelope:
             top["envelope"] = envelope
-        return _Context(top, resource.value, value, resource.rows + rows, {**resource.facts, **facts}, resource.mask | mask)
+        identity: dict[str, Any] = {name: resource.facts[name] for name in _IDENTITY if name in resource.facts}
+        return _Context(top, resource.value, value, resource.rows + rows, {**resource.facts, **facts}, identity, resource.mask | mask)
 
     def _envelope(self, request: Message, resource_holder: Any, scope_holder: Any) -> dict[str, str]:
         envelope: dict[str, str] = {}
@@ -174,7 +177,7 @@ class Normaliser:
         self._unknown(value, span)
 
         facts, mask = self._facts.facts(gathered)
-        facts = {**context.facts, **facts}
+        facts = {**context.facts, **facts, **context.identity}
         if "outcome" not in facts and end:
             facts["outcome"] = "error" if code == _STATUS_ERROR else "ok"
         if "action_id" not in facts and span_id and (facts.get("event") in self._vocabulary.actions or "change_kind" in facts):
@@ -182,8 +185,7 @@ class Normaliser:
         self._identify(facts, name, trace_id, span_id, parent_id)
         _set_time(facts, "time", start)
         _set_time(facts, "end_time", end)
-        random_ids = _random_id(trace_id, 16) and _random_id(span_id, 8)
-        self._finish(value, facts, mask | context.mask, rows, context, batch, random_ids=random_ids)
+        self._finish(value, facts, mask | context.mask, rows, context, batch)
 
     def _log(self, log: LogRecord, context: _Context, batch: Batch) -> None:
         rows: list[ContentRow] = []
@@ -208,14 +210,14 @@ class Normaliser:
         self._unknown(value, log)
 
         facts, mask = self._facts.facts(gathered)
-        facts = {**context.facts, **facts}
+        facts = {**context.facts, **facts, **context.identity}
         # The protocol's own field first: an attribute may name the operation that the event is about.
         event = log.event_name or facts.get("event") or body_name
         if event:
             _set_text(facts, "event", event)
         self._identify(facts, event or "", trace_id, span_id, b"")
         _set_time(facts, "time", log.time_unix_nano or log.observed_time_unix_nano)
-        self._finish(value, facts, mask | context.mask, rows, context, batch, random_ids=False)
+        self._finish(value, facts, mask | context.mask, rows, context, batch)
 
     def _body(self, log: LogRecord, rows: list[ContentRow]) -> tuple[str | None, Any]:
         """(an event name, if the body is one; the body wrapped or kept as a content): free text may be a prompt."""
@@ -272,7 +274,7 @@ class Normaliser:
         """Attributes as pairs; contents go to `rows`, what the vocabulary knows to `gathered`."""
         pairs: list[Any] = []
         add = pairs.append
-        look_up = self._rules.get
+        look_up = self._rules.__getitem__
         exact = self._exact
         facts, ranks, mask = gathered.facts, gathered.ranks, gathered.mask
         for attribute in attributes:
@@ -308,7 +310,7 @@ class Normaliser:
         key = attribute.key
         any_value = attribute.value
         which = any_value.WhichOneof("value")
-        rule = self._rules.get(key)
+        rule = self._rules[key]
         if which == "int_value" and rule is None and not self._exact:
             return {"i": str(any_value.int_value)}
         wrapped = wrap(any_value, exact=self._exact) if which or attribute.HasField("value") else None
@@ -365,14 +367,18 @@ class Normaliser:
         self, rows: list[ContentRow], field: str, type: str, value: bytes, *, name: str | None = None, keyed: bytes | None = None
     ) -> dict[str, Any]:
         """Put a value beside the log; the mark that stands for it."""
+        salt = self._salt()
+        rows.append((field, type, salt, None if name is not None else value, name, keyed))
+        digest = hashlib.sha256(_TAG + salt + value).hexdigest()
+        return {"$content": {"bytes": len(value), "commitment": digest, "type": type}}
+
+    def _salt(self) -> bytes:
+        """16 random bytes, from a supply: the kernel is asked once for a thousand."""
         at = self._salt_at
         if at >= len(self._salts):
             self._salts, at = self._random(SALT_BYTES * 1024), 0
         self._salt_at = at + SALT_BYTES
-        salt = self._salts[at : at + SALT_BYTES]
-        rows.append((field, type, salt, None if name is not None else value, name, keyed))
-        digest = hashlib.sha256(_TAG + salt + value).hexdigest()
-        return {"$content": {"bytes": len(value), "commitment": digest, "type": type}}
+        return self._salts[at : at + SALT_BYTES]
 
     def _unknown(self, value: dict[str, Any], message: Message) -> None:
         if self._exact:
@@ -396,8 +402,6 @@ class Normaliser:
         rows: list[ContentRow],
         context: _Context,
         batch: Batch,
-        *,
-        random_ids: bool,
     ) -> None:
         """Encode one record and add it to the batch."""
         kind = batch.kind
@@ -408,6 +412,8 @@ class Normaliser:
             "received": str(origin.received),
             "sender": origin.sender,
             "facts": facts,
+            # Trace and span ids are no secret: every service that was called has seen them.
+            "nonce": self._salt().hex(),
             kind: value,
             **context.top,
         }
@@ -418,8 +424,6 @@ class Normaliser:
             vocabulary = self._labels[mask] = self._vocabulary.label(mask) or ""
         if vocabulary:
             members["vocabulary"] = vocabulary
-        if not random_ids:
-            members["nonce"] = self._random(NONCE_BYTES).hex()
         data = orjson.dumps(members, option=orjson.OPT_SORT_KEYS)
         # Content rows follow the marks in document order: `log` sorts before `resource`, `span` behind `scope`.
         ordered = rows + context.rows if kind == "log" else context.rows + rows
@@ -448,11 +452,14 @@ class _Context:
     scope: dict[str, Any] | None
     rows: list[ContentRow]
     facts: dict[str, Any]
+    identity: dict[str, Any]
+    """Facts of the resource that no record of it can change."""
     mask: int
 
 
-def _random_id(value: bytes, length: int) -> bool:
-    return len(value) == length and any(value)
+def _standing(facts: dict[str, Any], mask: int) -> tuple[dict[str, Any], int]:
+    """The facts that hold for every record of a resource or scope, and the tables."""
+    return {name: value for name, value in facts.items() if name in _STANDING_FACTS}, mask
 
 
 def _described(value: Any) -> list[Any] | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ledger.contents import ContentRow
-from ledger.record import MAX_RECORD_BYTES, SALT_BYTES, canonical, commitment, content_mark, content_marks
+from ledger.record import MAX_RECORD_BYTES, SALT_BYTES, SUBTREE, canonical, commitment, content_mark, content_marks
 
 _MAX_TRIMMED_FACTS: Final = 16_384
 """Bytes that the facts of an oversized record may keep; the rest of it can move into contents, facts cannot."""
@@ -44,8 +44,8 @@ def shrink(
         target, key = _largest(now, kind)
         encoded = canonical(target[key])
         salt = random(SALT_BYTES)
-        moved.append((f"subtree:{key}", "j", salt, encoded, None, None))
-        target[key] = content_mark(salt=salt, value=encoded, type="j")
+        moved.append((f"subtree:{key}", SUBTREE, salt, encoded, None, None))
+        target[key] = content_mark(salt=salt, value=encoded, type=SUBTREE)
         data = canonical(now)
     return data, _reorder(data, moved, rows)
 

@@ -69,6 +69,7 @@ class Pipeline:
         self._monotonic = monotonic
         self._refusals: dict[tuple[int, str, str], int] = {}
         self._refused_at = -_REFUSAL_SECONDS
+        self._flushing: asyncio.TimerHandle | None = None
         self._quarantined_bytes = sum(path.stat().st_size for path in writer.layout.quarantine.iterdir())
 
     async def accept(
@@ -116,6 +117,7 @@ class Pipeline:
         Raises:
             StorageError: it could not be made durable.
         """
+        self._writer.log.require_space()
         identity = secrets.token_hex(16)
         kept = body[:MAX_QUARANTINED_BYTES]
         full = self._quarantined_bytes + len(kept) > MAX_QUARANTINE_TOTAL_BYTES
@@ -146,11 +148,15 @@ class Pipeline:
         if key not in self._refusals and len(self._refusals) >= _MAX_REFUSAL_KINDS:
             key = (status, "(many kinds)", "(many senders)")
         self._refusals[key] = self._refusals.get(key, 0) + 1
-        if self._monotonic() - self._refused_at >= _REFUSAL_SECONDS:
-            self.flush_refusals()
+        if self._flushing is None:
+            wait = max(0.0, self._refused_at + _REFUSAL_SECONDS - self._monotonic())
+            self._flushing = asyncio.get_running_loop().call_later(wait, self.flush_refusals)
 
     def flush_refusals(self) -> None:
         """Record the refusals counted so far."""
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
         self._refused_at = self._monotonic()
         counted, self._refusals = self._refusals, {}
         for (status, why, sender), count in counted.items():

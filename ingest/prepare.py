@@ -11,19 +11,27 @@ import ctypes
 import gc
 import hashlib
 import os
+import resource
 import signal
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ingest import vocabularies
 from ingest.auth import Forbidden
-from ingest.batch import Origin
+from ingest.batch import Batch, Origin
+from ingest.bodies import TooLarge
 from ingest.normalise import Normaliser
 from ingest.otlp import Encoding, Signal, count, parse
 from ledger.contents import ContentRows, keyed_digest
 from ledger.journal import Part, encode_part
 from ledger.record import NONCE_BYTES, SALT_BYTES, content_mark
 
+MAX_ITEMS: Final = 100_000
+"""Spans or log records of one request: an empty one is two bytes on the wire and some kilobytes in memory."""
+MAX_EXPANDED_BYTES: Final = 256 << 20
+"""What one request may become in the journal."""
+MAX_MEMORY_BYTES: Final = 4 << 30
+"""Address space of a decoder process: a hostile body ends the decoder and not the server."""
 BODY_RULE: Final = "body"
 """Why a request's body is committed to and not kept: its records hold all of it."""
 
@@ -82,6 +90,8 @@ class Preparer:
         """
         parsed = parse(job.signal, job.body, job.encoding)
         items = count(parsed.message)
+        if items > MAX_ITEMS:
+            raise TooLarge(f"The request holds {items} items; the limit is {MAX_ITEMS}. Send smaller batches.")
         if job.signal is Signal.METRICS:
             return self._prepared(job, [], b"", kept=0, not_kept=items, unknown_json=None)
         message: Any = parsed.message
@@ -93,9 +103,20 @@ class Preparer:
             message = parse(job.signal, job.body, job.encoding).message
         origin = Origin(job.received, job.sender, job.role)
         walk = self._normaliser.spans if job.signal is Signal.TRACES else self._normaliser.logs
-        batch = walk(message, origin, exact=exact)
-        parts = [encode_part(batch.project(), batch.rows.to_batch())] if batch.records else []
-        return self._prepared(job, parts, batch.leaf_hashes(), kept=items, not_kept=0, unknown_json=parsed.unknown_json)
+        parts: list[Part] = []
+        leaves: list[bytes] = []
+
+        def take(batch: Batch) -> None:
+            parts.append(encode_part(batch.project(), batch.rows.to_batch()))
+            leaves.append(batch.leaf_hashes())
+            if sum(part.size_bytes for part in parts) > MAX_EXPANDED_BYTES:
+                # What a resource says stands in each of its records, so a small body can become very much.
+                raise TooLarge(f"The request becomes more than {MAX_EXPANDED_BYTES} bytes of records. Send smaller batches.")
+
+        rest = walk(message, origin, exact=exact, full=take)
+        if rest.records:
+            take(rest)
+        return self._prepared(job, parts, b"".join(leaves), kept=items, not_kept=0, unknown_json=parsed.unknown_json)
 
     def _prepared(self, job: Job, parts: list[Part], leaves: bytes, *, kept: int, not_kept: int, unknown_json: bytes | None) -> Prepared:
         rows = ContentRows.empty()
@@ -115,8 +136,9 @@ class Preparer:
         rows.add(0, 0, ("body", "sha256", salt, None, None, key))
         if unknown_json is not None:
             extra = os.urandom(SALT_BYTES)
-            body["unknown"] = content_mark(salt=extra, value=unknown_json, type="j")
-            rows.add(0, 1, ("unknown", "j", extra, unknown_json, None, None))
+            # As a text: these objects are the sender's, and one shaped like a content mark must not be taken for ours.
+            body["unknown"] = content_mark(salt=extra, value=unknown_json, type="s")
+            rows.add(0, 1, ("unknown", "s", extra, unknown_json, None, None))
         nonce = os.urandom(NONCE_BYTES)
         return Prepared(parts=parts, leaves=leaves, kept=kept, not_kept=not_kept, body=body, contents=rows, duplicate_key=key, nonce=nonce)
 
@@ -131,6 +153,7 @@ def start_process(secret: bytes) -> Preparer:
     _keep_memory()
     # The parent ends its decoders by closing their pipes, after what is in work: a terminal's Ctrl-C must not end them first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
     return Preparer(secret)
 
 
@@ -159,8 +182,8 @@ def _nothing_unknown(message: Any, job: Job) -> bool:
 
 
 def _check_services(message: Any, job: Job) -> None:
-    for resource in getattr(message, "resource_spans", None) or getattr(message, "resource_logs", None) or []:
-        names = [pair.value.string_value for pair in resource.resource.attributes if pair.key == "service.name"]
+    for holder in getattr(message, "resource_spans", None) or getattr(message, "resource_logs", None) or []:
+        names = [pair.value.string_value for pair in holder.resource.attributes if pair.key == "service.name"]
         for name in names or [""]:
             if name not in job.services:
                 raise Forbidden(

@@ -19,7 +19,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from ingest.wrap import unwrap, unwrap_pairs
 from ledger.contents import ContentRow
 from ledger.errors import LedgerError, MalformedError, RecordAltered
-from ledger.record import commitment, parse_record
+from ledger.record import SUBTREE, commitment, parse_record
 
 _IDS: Final = frozenset({"trace_id", "span_id", "parent_span_id"})
 _TIMES: Final = frozenset({"start_time_unix_nano", "end_time_unix_nano", "time_unix_nano", "observed_time_unix_nano"})
@@ -68,7 +68,8 @@ def _with_contents(members: dict[str, Any], rows: Sequence[ContentRow | None]) -
                 parent[key] = {"s": value.decode(), **rest}
             else:
                 parent[key] = orjson.loads(value)
-                waiting.append((parent, key))
+                if mark["$content"]["type"] == SUBTREE:
+                    waiting.append((parent, key))
     return holder["record"]
 
 

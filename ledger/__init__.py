@@ -13,13 +13,18 @@ Pure, bytes in and values out:
 
 With files:
 
-    durable      the only module that writes files, and the order of its system calls
-    journal      records acknowledged and not sealed yet
-    contents     sensitive and large values beside the log, and their commitments
-    segment      sealed Parquet files, and the seals that commit to their bytes
-    log          the order of writes, and recovery by the same path
-    reader       a store as a reader sees it: only what was checked
-    fsck         derives everything again from the records; shares no code with the writer
+    durable                       the only module that writes files of a store, and the order of its system calls
+    layout, settings, keys        where things lie; trail.toml; keys, pins and the last-signed state outside the store
+    journal, contents, segment    frames not sealed yet; values beside the log; sealed Parquet and its seals
+    tree, seals                   tiles on disk; which sealed files are the store
+    log, submission, space        the order of writes; what it takes and gives; whether there is room
+    sealing, sealer               from journal to Parquet, and small segments into larger ones
+    recovery, duplicates          what a start finds; requests that come twice
+    history                       older checkpoints, one file a day
+    writer                        a store open for writing
+    reader                        a store as a reader sees it: only what was checked
+    fsck, fsck_*, sequences       `verify`: derives everything again from the records; shares no code with the writer
+    arrow                         a few typed edges of Arrow
 
 `FORMAT.md` is normative: it suffices to write a second verifier. Names are imported from the module that
 defines them, so that verifying loads nothing that verifying does not need.

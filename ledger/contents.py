@@ -18,14 +18,14 @@ SCHEMA: Final[pa.Schema] = pa.schema(
     cast(
         "list[pa.Field[Any]]",  # the stubs join the fields' types to object
         [
-        pa.field("index", pa.int64(), nullable=False),
-        pa.field("ordinal", pa.int32(), nullable=False),
-        pa.field("field", pa.string(), nullable=False),
-        pa.field("type", pa.string(), nullable=False),
-        pa.field("salt", pa.binary(16), nullable=False),
-        pa.field("value", pa.binary()),
-        pa.field("name", pa.string()),
-        pa.field("keyed", pa.binary(16)),
+            pa.field("index", pa.int64(), nullable=False),
+            pa.field("ordinal", pa.int32(), nullable=False),
+            pa.field("field", pa.string(), nullable=False),
+            pa.field("type", pa.string(), nullable=False),
+            pa.field("salt", pa.binary(16), nullable=False),
+            pa.field("value", pa.binary()),
+            pa.field("name", pa.string()),
+            pa.field("keyed", pa.binary(16)),
         ],
     )
 )

@@ -35,7 +35,7 @@ def storage_errors(doing: str, path: Path) -> Iterator[None]:
         where = f"{doing} {path}"
         match exc.errno:
             case errno.ENOSPC | errno.EDQUOT:
-                raise DiskFull(f"{where}: the disk is full", path=path, hint="free space on that disk; nothing acknowledged was lost") from exc
+                raise DiskFull(f"{where}: the disk is full", path=path, hint="free space there; nothing acknowledged was lost") from exc
             case errno.EROFS | errno.EACCES | errno.EPERM:
                 raise ReadOnlyStore(
                     f"{where}: {exc.strerror}", path=path, hint="run as the account that owns the store, on a writable disk"

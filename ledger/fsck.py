@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -33,11 +34,11 @@ from ledger.fsck_files import (
     read_side_files,
 )
 from ledger.fsck_journal import OpenJournal, check_journal, open_journal
-from ledger.fsck_leaves import level_zero, read_hashes
+from ledger.fsck_leaves import level_zero, read_file, read_hashes
 from ledger.fsck_tree import check_history, check_stray_tiles, check_tiles
 from ledger.keys import LastSigned
 from ledger.layout import Layout, SealedFile
-from ledger.note import Verifier, parse_note
+from ledger.note import MAX_NOTE_BYTES, Verifier, parse_note
 from ledger.sequences import Sequences
 from ledger.settings import Settings
 
@@ -119,7 +120,8 @@ class Report:
             {"what": "gap", "index": None, "file": None, "why": f"{service} run {run} (sender {sender}): nothing between {low} and {high}"}
             for (sender, service, run), low, high in gaps[:MAX_FAILURES]
         ]
-        verdict = "gap" if gaps else "no_gap_found" if self.sequences.seen else "not_checkable"
+        found = self.sequences.seen and not self.sequences.overflow
+        verdict = "gap" if gaps else "no_gap_found" if found else "not_checkable"
         return {"verdict": verdict, "failures": failures, "without_counters": self.sequences.without_counters()}
 
 
@@ -151,13 +153,17 @@ def verify(
     # Before the store's own checkpoint, which is written after it: read in this order it is never ahead for being read late.
     kept = _kept_checkpoints(settings, verifier, against, last_signed, report)
     journal = open_journal(layout)
+    if not layout.checkpoint.exists() and any(checkpoint.size for checkpoint, _where in kept):
+        # A log that has just begun signs its first checkpoint before it publishes it.
+        _wait_for(layout.checkpoint)
     head = _checkpoint(layout, settings, verifier, report)
     if head is not None:
         head = _signed_and_not_published(layout, head, kept, report)
     if head is None:
         for checkpoint, where in kept:
             if checkpoint.size:
-                report.rollback.append(Failure("rollback", None, where, f"the store has no checkpoint; {checkpoint.size} records were signed"))
+                why = f"the store has no checkpoint; {checkpoint.size} records were signed"
+                report.rollback.append(Failure("rollback", None, where, why))
         return report
     report.size, report.root = head.size, head.root.hex()
     if not head.size:
@@ -178,7 +184,7 @@ def _checkpoint(layout: Layout, settings: Settings, verifier: Verifier | None, r
         return None
     try:
         with storage_errors("reading", path):
-            note = path.read_bytes()
+            note = read_file(path, limit=MAX_NOTE_BYTES)
         if verifier is not None:
             return open_checkpoint(note, verifier, settings.origin)
         return Checkpoint.parse(parse_note(note)[0])
@@ -212,9 +218,7 @@ def _kept_checkpoints(
     return kept
 
 
-def _signed_and_not_published(
-    layout: Layout, head: Checkpoint, kept: list[tuple[Checkpoint, str]], report: Report
-) -> Checkpoint:
+def _signed_and_not_published(layout: Layout, head: Checkpoint, kept: list[tuple[Checkpoint, str]], report: Report) -> Checkpoint:
     """The last signed checkpoint in place of the store's, where a crash came between the two and the store holds what it covers.
 
     The store's own is then one of those that must be kept.
@@ -231,12 +235,22 @@ def _signed_and_not_published(
     return head
 
 
+def _wait_for(path: Path) -> None:
+    """Give a file a second to appear."""
+    for _ in range(20):
+        if path.exists():
+            return
+        time.sleep(0.05)
+
+
 def _check_kept(head: Checkpoint, kept: list[tuple[Checkpoint, str]], nodes: merkle.NodeReader, report: Report) -> None:
     for checkpoint, where in kept:
         if checkpoint.size > head.size:
             missing = checkpoint.size - head.size
             report.rollback.append(
-                Failure("rollback", head.size, where, f"{missing} records are missing: it covers {checkpoint.size}, the store has {head.size}")
+                Failure(
+                    "rollback", head.size, where, f"{missing} records are missing: it covers {checkpoint.size}, the store has {head.size}"
+                )
             )
         elif merkle.root_from(checkpoint.size, nodes) != checkpoint.root:
             report.rollback.append(Failure("fork", checkpoint.size, where, f"the store has another history up to record {checkpoint.size}"))
@@ -271,11 +285,10 @@ def _check_records(
             seals += piece.seals
             _take(report, piece, head, progress)
     report.segments = len(live)
-    journal, unsigned = check_journal(layout, opened, head, start=expected, leaves=leaves)
+    journal, not_judged = check_journal(layout, opened, head, start=expected, leaves=leaves)
     seals += journal.seals
     _take(report, journal, head, progress)
-    if unsigned:
-        report.not_judged.append(f"journal: {unsigned} records are acknowledged and not yet under this checkpoint")
+    report.not_judged += not_judged
     _check_seals(layout, claims, seals, report)
 
 
@@ -326,7 +339,8 @@ def _check_seals(layout: Layout, claims: list[SealClaim], seals: list[tuple[int,
             continue
         there = (layout.root / name).exists()
         if there and not gaps and (claim.file.start, claim.file.end) not in ranges:
-            # Side files are written once the seals are under a checkpoint; until then journal, or the files before a merge, hold the records.
+            # Side files are written once the seals are under a checkpoint; until then the journal, or the files before a merge, have
+            # the records.
             report.not_judged.append(f"{name}: sealed by record {claim.index}, and its side file is not there yet")
             continue
         why = "its side file is missing or damaged" if there else "is missing"
@@ -345,6 +359,7 @@ def _take(report: Report, found: SegmentReport, head: Checkpoint, progress: Prog
     for failure in found.failures:
         report.fail(failure)
     report.sequences.merge(found.sequences)
+    report.not_checked += found.not_checked[: MAX_FAILURES - len(report.not_checked)]
     if progress is not None:
         progress(report.records, head.size)
 
@@ -360,7 +375,9 @@ def _map(
     """Check segments, large ones cut into pieces, on all cores."""
     count = processes or os.cpu_count() or 1
     jobs = [
-        (layout, head.size, claim, contents.get((claim.file.start, claim.file.end)), piece) for claim in live for piece in _pieces(claim.file)
+        (layout, head.size, claim, contents.get((claim.file.start, claim.file.end)), piece)
+        for claim in live
+        for piece in _pieces(claim.file)
     ]
     if count == 1 or len(jobs) < 2 or sum(claim.file.end - claim.file.start for claim in live) < SMALL_STORE:
         for job in jobs:
@@ -399,4 +416,3 @@ def _pieces(file: SealedFile) -> list[tuple[int, int]]:
     """Ranges of one file, each `[first, end)` in records counted from the file's start."""
     count = file.end - file.start
     return [(first, min(first + PIECE_RECORDS, count)) for first in range(0, count, PIECE_RECORDS)]
-

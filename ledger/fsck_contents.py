@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from ledger.record import ContentMark, commitment, content_marks
+from ledger.record import SUBTREE, ContentMark, commitment, content_marks
 
 
 @dataclass(slots=True)
@@ -82,9 +82,9 @@ class ContentChecker:
             self._fail(index, f"the content {field} of record {index} is not what the record commits to")
             return
         self._counts.matching += 1
-        if kind == "j":
-            # A subtree that was moved out of an oversized record holds the marks of its own contents. The type decides, which the
-            # record commits to; `field` is a label that an emitter can choose. No JSON of ours can hold a forged mark.
+        if kind == SUBTREE:
+            # It holds the marks of its own contents. The type decides, which the record commits to and only we choose; other contents
+            # may hold anything that looks like a mark.
             self._nested.setdefault(index, []).extend(content_marks(value))
 
     def _take_nested(self, index: int, salt: bytes, value: bytes) -> ContentMark | None:

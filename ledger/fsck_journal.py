@@ -6,20 +6,27 @@ no longer has a name, or among the sealed ones, and never in neither.
 
 from __future__ import annotations
 
+import errno
+import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 
 from ledger import columns, contents
 from ledger.arrow import numbers
 from ledger.checkpoint import Checkpoint
+from ledger.errors import UnsupportedFormat
 from ledger.fsck_files import UNREADABLE, RecordChecker, SegmentReport
 from ledger.fsck_leaves import LeafReader
 from ledger.journal import Frame, read_frames
 from ledger.layout import Layout, parse_journal_name
 
 _CHUNK_ROWS = 65_536
+
+_NEWER: Final = re.compile(rb"trail-journal/[2-9]\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,8 @@ def open_journal(layout: Layout) -> list[OpenJournal]:
     for path in sorted(p for p in layout.journal.glob("*") if parse_journal_name(p.name)):
         name = path.relative_to(layout.root).as_posix()
         try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise OSError(errno.EINVAL, "it is no ordinary file")
             data = pa.memory_map(str(path)).read_buffer() if path.stat().st_size else pa.py_buffer(b"")
             opened.append(OpenJournal(name, data))
         except FileNotFoundError:
@@ -64,16 +73,19 @@ class _Pending:
 
 def check_journal(
     layout: Layout, journal: list[OpenJournal], head: Checkpoint, *, start: int, leaves: LeafReader
-) -> tuple[SegmentReport, int]:
+) -> tuple[SegmentReport, list[str]]:
     """Check the journal's records `[start, size)`.
 
     Returns:
-        The report, and how many acknowledged records lie behind the checkpoint, which are not judged.
+        The report, and what of the journal is not judged: acknowledged records behind the checkpoint, and whole frames behind a broken
+        one, which no crash leaves.
     """
     report = SegmentReport()
     checker = RecordChecker(report, leaves, "journal")
     expected = start
     behind: list[str] = []
+    not_judged: list[str] = []
+    newer = False
     for opened in journal:
         checker.file = opened.name
         if opened.data is None:
@@ -84,15 +96,23 @@ def check_journal(
             for pending in _grouped(frames, expected):
                 _check(checker, pending, head.size)
                 expected = pending.start + pending.rows
-            behind += [f"{opened.name} at byte {tail.offset}: {tail.why}" for tail in bad]
+            for tail in bad:
+                behind.append(f"{opened.name} at byte {tail.offset}: {tail.why}")
+                if tail.frames_behind:
+                    not_judged.append(f"{opened.name}: {tail.frames_behind} whole frames behind byte {tail.offset}, where {tail.why}")
         except UNREADABLE as exc:
+            if isinstance(exc, UnsupportedFormat) and _NEWER.match(opened.data):
+                report.not_checked.append(f"{opened.name}: {exc}")
+                newer = True
             behind.append(f"{opened.name}: {exc}")
     checker.contents.finish(head.size)
-    if expected < head.size:
+    if expected < head.size and not newer:
         file = journal[-1].name if len(journal) == 1 else "journal"
         why = "; ".join(behind) or "nothing of them is in the journal"
         report.fail("journal", expected, file, f"records {expected} to {head.size} are neither sealed nor readable ({why})")
-    return report, max(0, expected - head.size)
+    if expected > head.size:
+        not_judged.insert(0, f"journal: {expected - head.size} records are acknowledged and not yet under this checkpoint")
+    return report, not_judged
 
 
 def _grouped(frames: Iterator[Frame], expected: int) -> Iterator[_Pending]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,10 +37,25 @@ def read_hashes(root: Path, level: int, n: int, width: int) -> bytes | None:
     whole = root / tiles.tile_path(level, n)
     for path in (exact, whole):
         with contextlib.suppress(OSError):
-            return path.read_bytes()[: width * merkle.HASH_SIZE]
+            return read_file(path, limit=tiles.TILE_BYTES)[: width * merkle.HASH_SIZE]
     partial = whole.with_name(whole.name + ".p")
-    wider = sorted(int(p.name) for p in partial.glob("*") if p.name.isdigit() and int(p.name) > width)
+    wider = sorted(int(p.name) for p in partial.glob("*") if p.name.isdecimal() and int(p.name) > width)
     for candidate in wider:
         with contextlib.suppress(OSError):
-            return (partial / str(candidate)).read_bytes()[: width * merkle.HASH_SIZE]
+            return read_file(partial / str(candidate), limit=tiles.TILE_BYTES)[: width * merkle.HASH_SIZE]
     return None
+
+
+def read_file(path: Path, *, limit: int) -> bytes:
+    """The bytes of a small file. Where one of a few kilobytes belongs, somebody may have put a pipe, a device or a hole of a terabyte.
+
+    Raises:
+        OSError: it is no ordinary file, is larger than `limit` bytes, or cannot be read.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "is no ordinary file", str(path))
+    if found.st_size > limit:
+        raise OSError(errno.EFBIG, f"has {found.st_size} bytes, more than {limit}", str(path))
+    with path.open("rb") as handle:
+        return handle.read(limit)

@@ -14,10 +14,11 @@ from ledger import merkle, tiles
 from ledger.checkpoint import Checkpoint, open_checkpoint
 from ledger.errors import LedgerError
 from ledger.fsck_files import Failure
-from ledger.fsck_leaves import read_hashes
+from ledger.fsck_leaves import read_file, read_hashes
 from ledger.layout import Layout
-from ledger.note import Verifier, parse_note
+from ledger.note import MAX_NOTE_BYTES, Verifier, parse_note
 
+_MAX_HISTORY_BYTES = 64 << 20
 Fail = Callable[[Failure], None]
 
 
@@ -39,7 +40,8 @@ def check_tiles(layout: Layout, head: Checkpoint, fail: Fail) -> merkle.NodeRead
             name = tiles.tile_path(level, n, width)
             data = read_hashes(layout.root, level, n, width)
             if data is None or len(data) != width * merkle.HASH_SIZE:
-                fail(Failure("tile", None, name, "is missing" if data is None else f"has {len(data)} bytes, not {width * merkle.HASH_SIZE}"))
+                why = "is missing" if data is None else f"has {len(data)} bytes, not {width * merkle.HASH_SIZE}"
+                fail(Failure("tile", None, name, why))
                 return None
             if level and data != below[level - 1][n * tiles.TILE_BYTES : n * tiles.TILE_BYTES + len(data)]:
                 fail(Failure("tile", None, name, "is not the hash of the tiles below it"))
@@ -72,7 +74,7 @@ def check_stray_tiles(layout: Layout, head: Checkpoint, fail: Fail) -> None:
         now = tiles.tile_width(level, n, head.size)
         if width > now:
             continue  # of a newer checkpoint, published while we read
-        data = _read(path)
+        data = _read(path, limit=tiles.TILE_BYTES)
         whole = read_hashes(layout.root, level, n, now)
         if data is None or whole is None:
             continue
@@ -86,7 +88,11 @@ def check_history(layout: Layout, head: Checkpoint, verifier: Verifier | None, n
         return
     for path in sorted(layout.history.iterdir()):
         name = path.relative_to(layout.root).as_posix()
-        lines = (_read(path) or b"").split(b"\n")
+        data = _read(path, limit=_MAX_HISTORY_BYTES)
+        if data is None:
+            fail(Failure("checkpoint", None, name, "cannot be read"))
+            continue
+        lines = data.split(b"\n")
         for number, line in enumerate(lines[:-1], 1):
             try:
                 note = json.loads(line)["checkpoint"].encode()
@@ -106,7 +112,7 @@ def check_history(layout: Layout, head: Checkpoint, verifier: Verifier | None, n
 def _moved_on(layout: Layout, checkpoint: Checkpoint) -> bool:
     """True when the store has published at least this checkpoint by now: its writer went on while we read."""
     try:
-        return Checkpoint.parse(parse_note(_read(layout.checkpoint) or b"")[0]).size >= checkpoint.size
+        return Checkpoint.parse(parse_note(_read(layout.checkpoint, limit=MAX_NOTE_BYTES) or b"")[0]).size >= checkpoint.size
     except LedgerError:
         return False
 
@@ -118,8 +124,8 @@ def _tile_root(data: bytes) -> bytes:
     return row
 
 
-def _read(path: Path) -> bytes | None:
+def _read(path: Path, *, limit: int) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_file(path, limit=limit)
     except OSError:
         return None

@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 
 from ledger import columns, contents
 from ledger.durable import storage_errors
-from ledger.errors import MalformedError, StorageError, UnsupportedFormat
+from ledger.errors import InvariantError, MalformedError, StorageError, UnsupportedFormat
 
 FILE_MAGIC: Final = b"trail-journal/1\n"
 _FRAME_MAGIC: Final = b"TRJF"
@@ -31,8 +31,12 @@ _HEADER: Final = struct.Struct("<4sIQQII")
 _PART: Final = struct.Struct("<QQI")
 """contents bytes, records bytes, records."""
 MAX_FRAME_BYTES: Final = 1 << 30
-_MAX_TRIES_BEHIND: Final = 1_000
-"""False starts of frames to look at behind a bad one: each costs a checksum over as many bytes as it claims."""
+"""A reader takes no larger one."""
+MAX_REQUEST_BYTES: Final = MAX_FRAME_BYTES >> 1
+"""Of one request's parts; the rest of a frame is for its batch record."""
+_MAX_BYTES_BEHIND: Final = 64 << 20
+_MAX_TRIES_BEHIND: Final = 100
+"""How far, and at how many false starts of frames, to look behind a bad one: each costs a checksum over as many bytes as it claims."""
 _RECORD_COLUMN: Final = columns.BATCH_SCHEMA.get_field_index("record")
 
 
@@ -81,6 +85,8 @@ def encode_frame(start: int, parts: Sequence[Part]) -> list[bytes | memoryview]:
     for part in parts:
         payload += [_PART.pack(len(part.contents), len(part.records), part.count), part.contents, part.records]
     size = sum(len(piece) for piece in payload)
+    if size > MAX_FRAME_BYTES:
+        raise InvariantError(f"a frame of {size} bytes is over {MAX_FRAME_BYTES}")
     count = sum(part.count for part in parts)
     crc = google_crc32c.value(_HEADER.pack(_FRAME_MAGIC, 0, size, start, count, len(parts))[8:])
     for piece in payload:
@@ -182,9 +188,7 @@ def read_frames(path: Path, *, data: pa.Buffer | None = None) -> tuple[Iterator[
     if head != FILE_MAGIC:
         if FILE_MAGIC.startswith(head):  # a crash while the file was made
             return iter(()), bad
-        raise UnsupportedFormat(
-            f"{path.name} is not a journal of version 1", path=path, hint="use the version of trail that wrote it"
-        )
+        raise UnsupportedFormat(f"{path.name} is not a journal of version 1", path=path, hint="use the version of trail that wrote it")
     return _frames(data, view, bad), bad
 
 
@@ -228,7 +232,7 @@ def _decode(data: pa.Buffer, view: memoryview, offset: int) -> Frame:
     """
     try:
         return _decode_parts(data, view, offset)
-    except (pa.ArrowException, struct.error, ValueError, IndexError, TypeError, OverflowError, OSError) as exc:
+    except (pa.ArrowException, struct.error, ValueError, IndexError, TypeError, OverflowError, OSError, EOFError) as exc:
         raise MalformedError(f"a frame cannot be read: {exc}") from exc
 
 
@@ -272,7 +276,7 @@ def _batch(data: pa.Buffer, schema: pa.Schema) -> pa.RecordBatch:
 def _count_behind(view: memoryview, offset: int) -> int:
     """Count whole frames at or behind `offset`; gives up where somebody made it costly to look."""
     found = tries = 0
-    haystack = bytes(view[offset:])
+    haystack = bytes(view[offset : offset + _MAX_BYTES_BEHIND])
     position = haystack.find(_FRAME_MAGIC)
     while position >= 0 and tries < _MAX_TRIES_BEHIND:
         try:

@@ -95,7 +95,9 @@ class KeyFile:
         with storage_errors("reading", path):
             signer = Signer.parse(path.read_text(encoding="ascii", errors="replace").strip())
         if signer.name != origin:
-            raise MalformedError(f"the key at {path} signs for {signer.name}, not for {origin}", path=path, hint="name the right key with --key")
+            raise MalformedError(
+                f"the key at {path} signs for {signer.name}, not for {origin}", path=path, hint="name the right key with --key"
+            )
         with storage_errors("reading", _secret_path(path)):
             try:
                 secret = bytes.fromhex(_secret_path(path).read_text(encoding="ascii").strip())
@@ -148,7 +150,10 @@ class Pins:
         with storage_errors("reading", self.path):
             try:
                 value = json.loads(self.path.read_bytes())
-                return {"keys": dict(value["keys"]), "stores": dict(value["stores"])}
+                pins = {"keys": dict(value["keys"]), "stores": dict(value["stores"])}
+                if not all(isinstance(text, str) for part in pins.values() for text in part.values()):
+                    raise ValueError("a pin is a text")
+                return pins
             except (ValueError, KeyError, TypeError) as exc:
                 raise MalformedError(f"{self.path} is not a pin file: {exc}", path=self.path, hint="restore it, or pin keys again") from exc
 

@@ -23,8 +23,8 @@ from typing import Any, Final
 from ledger import durable, history
 from ledger.checkpoint import Checkpoint, sign_checkpoint
 from ledger.contents import ContentRows
-from ledger.errors import InvariantError, LedgerError, StorageError
-from ledger.journal import JournalWriter, Part, encode_frame
+from ledger.errors import InvariantError, LedgerError, MalformedError, StorageError
+from ledger.journal import MAX_REQUEST_BYTES, JournalWriter, Part, encode_frame
 from ledger.keys import KeyFile, LastSigned
 from ledger.layout import Layout, journal_name
 from ledger.merkle import HASH_SIZE, leaf_hash
@@ -41,6 +41,8 @@ _QUIET_KINDS: Final = frozenset({"heartbeat", "seal"})
 """Kinds that alone do not make a segment worth sealing by age: an idle store must not grow a file a minute."""
 _QUIET_AGE_SECONDS: Final = 3600.0
 _HISTORY_SECONDS: Final = 60.0
+_SENDERS_KINDS: Final = frozenset({"quarantine", "refusal"})
+"""Records of ours that a sender can cause: they may no more fill the reserve than telemetry may."""
 _MAX_WAIT_SECONDS: Final = 3600.0
 """A condition cannot wait for any number of seconds a trail.toml may hold."""
 
@@ -118,6 +120,14 @@ class Log:
         """Records under the latest published checkpoint."""
         return self._signed_size
 
+    def require_space(self) -> None:
+        """Is there room for what a sender causes?
+
+        Raises:
+            DiskFull: no.
+        """
+        self._space.check(self.journal_bytes)
+
     @property
     def fault(self) -> StorageError | None:
         """Why the log cannot write just now, or None."""
@@ -149,6 +159,10 @@ class Log:
             A future that resolves once everything is durable, or fails with a `StorageError` and nothing kept.
         """
         submission = Submission(parts, leaves, note, None)
+        if sum(part.size_bytes for part in parts) > MAX_REQUEST_BYTES:
+            # Refused before it has indexes: a frame that no reader would take must never be acknowledged.
+            submission.result.set_exception(MalformedError(f"the request becomes more than {MAX_REQUEST_BYTES} bytes of journal"))
+            return submission.result
         self._enqueue(submission)
         return submission.result
 
@@ -353,16 +367,7 @@ class Log:
         if note is None:
             raise InvariantError("a submission is a request or a record of our own")
         end = size + len(submission.leaves) // HASH_SIZE
-        own = OwnRecord(
-            kind="batch",
-            received=note.received,
-            sender=note.sender,
-            role=note.role,
-            body={**note.body, "start": size, "end": end},
-            facts={},
-            nonce=note.nonce,
-        )
-        part, record = own_part(own, note.contents)
+        part, record = own_part(note.record(start=size, end=end), note.contents)
         return [*submission.parts, part], submission.leaves + leaf_hash(record), Receipt(size, end, end)
 
     def _write(self, frames: list[bytes | memoryview]) -> None:
@@ -418,7 +423,7 @@ class Log:
             )
             self._fail(fault, work)
             return []
-        telemetry = [submission for submission in work if submission.own is None]
+        telemetry = [submission for submission in work if submission.own is None or submission.own.kind in _SENDERS_KINDS]
         try:
             if telemetry:
                 self._space.check(self.journal_bytes)

@@ -247,9 +247,7 @@ def verify_inclusion(*, index: int, size: int, leaf: bytes, path: Sequence[bytes
         )
 
 
-def verify_consistency(
-    *, old_size: int, new_size: int, old_root: bytes, new_root: bytes, path: Sequence[bytes]
-) -> None:
+def verify_consistency(*, old_size: int, new_size: int, old_root: bytes, new_root: bytes, path: Sequence[bytes]) -> None:
     """Check that the tree (new_size, new_root) extends the tree (old_size, old_root). RFC 9162 2.1.4.2.
 
     From the empty tree everything is an extension, and an equal tree needs no proof: the path is then empty.
@@ -316,9 +314,7 @@ def _complete_nodes(start: int, stop: int) -> list[tuple[int, int]]:
     return nodes
 
 
-def _climb(
-    seed: bytes, path: Sequence[bytes], inner: int, position: int, *, left_only: bool = False
-) -> bytes:
+def _climb(seed: bytes, path: Sequence[bytes], inner: int, position: int, *, left_only: bool = False) -> bytes:
     """Hash from `seed` to a root along `path`.
 
     The first `inner` siblings lie left or right as the bits of `position` say, the rest (the border) all
@@ -379,14 +375,10 @@ def _require_growth(old: int, new: int) -> None:
 def _require_hashes(hashes: Sequence[bytes]) -> None:
     for item in hashes:
         if len(item) != HASH_SIZE:
-            raise MalformedError(
-                f"a hash has {HASH_SIZE} bytes, not {len(item)}", expected=HASH_SIZE, actual=len(item)
-            )
+            raise MalformedError(f"a hash has {HASH_SIZE} bytes, not {len(item)}", expected=HASH_SIZE, actual=len(item))
 
 
 def _require_path(path: Sequence[bytes], length: int) -> None:
     if len(path) != length:
-        raise MalformedError(
-            f"the proof has {len(path)} hashes, not {length}", expected=length, actual=len(path)
-        )
+        raise MalformedError(f"the proof has {len(path)} hashes, not {length}", expected=length, actual=len(path))
     _require_hashes(path)

@@ -51,9 +51,7 @@ _PRIVATE = "PRIVATE+KEY+"
 # -Y8}.
 _P = 2**255 - 19
 _D = -121665 * pow(121666, -1, _P) % _P
-_Y8 = int.from_bytes(
-    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
-)
+_Y8 = int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little")
 _SMALL_ORDER_Y = frozenset({0, 1, _P - 1, _Y8, _P - _Y8})
 
 
@@ -131,9 +129,7 @@ class Verifier:
         kind, key = _decode_key(encoded)
         verifier = cls(name, key, kind)
         if verifier.vkey != vkey:
-            raise MalformedError(
-                "the verifier key is not canonical or its key ID is wrong", expected=verifier.vkey
-            )
+            raise MalformedError("the verifier key is not canonical or its key ID is wrong", expected=verifier.vkey)
         return verifier
 
     @property
@@ -271,9 +267,7 @@ def parse_note(data: bytes) -> tuple[str, list[NoteSignature]]:
         MalformedError: It is not a note, or exceeds a limit.
     """
     if len(data) > MAX_NOTE_BYTES:
-        raise MalformedError(
-            f"a note of {len(data)} bytes is too large", expected=MAX_NOTE_BYTES, actual=len(data)
-        )
+        raise MalformedError(f"a note of {len(data)} bytes is too large", expected=MAX_NOTE_BYTES, actual=len(data))
     try:
         whole = data.decode()
     except UnicodeDecodeError as exc:
@@ -372,9 +366,7 @@ def _parse_line(line: str) -> NoteSignature:
     blob = decode_base64(encoded)
     if len(blob) <= _KEY_ID_BYTES:
         raise MalformedError("a signature line without a signature", actual=line)
-    return NoteSignature(
-        name=name, key_id=int.from_bytes(blob[:_KEY_ID_BYTES], "big"), signature=blob[_KEY_ID_BYTES:]
-    )
+    return NoteSignature(name=name, key_id=int.from_bytes(blob[:_KEY_ID_BYTES], "big"), signature=blob[_KEY_ID_BYTES:])
 
 
 def _decode_key(encoded: str) -> tuple[SignatureType, bytes]:
@@ -407,9 +399,7 @@ def _require_name(name: str) -> None:
 def _require_point(public_key: bytes) -> None:
     """Refuse what is not the canonical encoding of a curve point of large order (RFC 8032 5.1.3)."""
     if len(public_key) != KEY_BYTES:
-        raise MalformedError(
-            f"a public key has {KEY_BYTES} bytes", expected=KEY_BYTES, actual=len(public_key)
-        )
+        raise MalformedError(f"a public key has {KEY_BYTES} bytes", expected=KEY_BYTES, actual=len(public_key))
     # The top bit is the sign of x. It is free for every y left after this: x is zero only where y is 1 or -1.
     y = int.from_bytes(public_key, "little") & ((1 << 255) - 1)
     if y >= _P or y in _SMALL_ORDER_Y:

@@ -52,9 +52,7 @@ class Proof:
         if not 0 <= self.index < MAX_TREE_SIZE:
             raise MalformedError(f"{self.index} is not an index", actual=self.index)
         if len(self.path) > MAX_PATH or any(len(item) != HASH_SIZE for item in self.path):
-            raise MalformedError(
-                f"a path has at most {MAX_PATH} hashes of {HASH_SIZE} bytes", actual=len(self.path)
-            )
+            raise MalformedError(f"a path has at most {MAX_PATH} hashes of {HASH_SIZE} bytes", actual=len(self.path))
         if len(self.extra) > MAX_EXTRA_BYTES:
             raise MalformedError("too much extra data", expected=MAX_EXTRA_BYTES, actual=len(self.extra))
         Checkpoint.parse(parse_note(self.checkpoint)[0])
@@ -63,10 +61,7 @@ class Proof:
         """The bytes of the proof."""
         extra = [f"extra {encode_base64(self.extra)}"] if self.extra else []
         path = [encode_base64(item) for item in self.path]
-        return (
-            "\n".join([HEADER, *extra, f"index {self.index}", *path, "", ""]).encode("ascii")
-            + self.checkpoint
-        )
+        return "\n".join([HEADER, *extra, f"index {self.index}", *path, "", ""]).encode("ascii") + self.checkpoint
 
     @classmethod
     def parse(cls, data: bytes) -> Proof:
@@ -76,9 +71,7 @@ class Proof:
             MalformedError: They are not exactly what `format` writes, or exceed a limit.
         """
         if len(data) > MAX_PROOF_BYTES:
-            raise MalformedError(
-                f"a proof of {len(data)} bytes is too large", expected=MAX_PROOF_BYTES, actual=len(data)
-            )
+            raise MalformedError(f"a proof of {len(data)} bytes is too large", expected=MAX_PROOF_BYTES, actual=len(data))
         head, _, checkpoint = data.partition(b"\n\n")
         try:
             header, *lines = head.decode("ascii").split("\n")
@@ -95,9 +88,7 @@ class Proof:
         # Before they are decoded: a flood of lines costs nothing.
         if len(lines) > MAX_PATH:
             raise MalformedError(f"a path of {len(lines)} hashes", expected=MAX_PATH, actual=len(lines))
-        proof = cls(
-            index=index, path=tuple(decode_base64(line) for line in lines), checkpoint=checkpoint, extra=extra
-        )
+        proof = cls(index=index, path=tuple(decode_base64(line) for line in lines), checkpoint=checkpoint, extra=extra)
         if proof.format() != data:
             raise MalformedError("the proof is not canonical")
         return proof
@@ -117,7 +108,5 @@ def verify_proof(proof: Proof, record: bytes, verifier: Verifier, *, origin: str
         RootMismatch: The record is not there.
     """
     checkpoint = open_checkpoint(proof.checkpoint, verifier, origin)
-    verify_inclusion(
-        index=proof.index, size=checkpoint.size, leaf=leaf_hash(record), path=proof.path, root=checkpoint.root
-    )
+    verify_inclusion(index=proof.index, size=checkpoint.size, leaf=leaf_hash(record), path=proof.path, root=checkpoint.root)
     return checkpoint

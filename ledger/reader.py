@@ -162,9 +162,7 @@ class StoreReader:
         if not 0 <= index < self.size:
             raise MalformedError(f"there is no record {index}: the checkpoint covers 0 to {self.size - 1}", index=index)
         data = self._listing_again(lambda: self._find(index))
-        merkle.verify_inclusion(
-            index=index, size=self.size, leaf=merkle.leaf_hash(data), path=self._path(index), root=self.tree_head.root
-        )
+        merkle.verify_inclusion(index=index, size=self.size, leaf=merkle.leaf_hash(data), path=self._path(index), root=self.tree_head.root)
         return data
 
     def prove(self, index: int) -> bytes:

@@ -20,6 +20,8 @@ RECORD_VERSION: Final = 1
 MAX_RECORD_BYTES: Final = 65_535
 """An entry of c2sp.org/tlog-tiles has a 16-bit length."""
 SALT_BYTES: Final = 16
+SUBTREE: Final = "t"
+"""Type of the content that a subtree of an oversized record became: the only one in which further marks stand."""
 NONCE_BYTES: Final = 16
 _CONTENT_TAG: Final = b"trail-content/1\0"
 
@@ -38,7 +40,7 @@ class ContentMark:
     """SHA-256 in hex, see `commitment`."""
     size_bytes: int
     type: str
-    """`s` UTF-8 text, `x` bytes, `j` canonical JSON of a value wrapper, `sha256` the SHA-256 of a request body."""
+    """`s` UTF-8 text, `x` bytes, `j` canonical JSON of a value wrapper, `t` of a moved subtree, `sha256` the SHA-256 of a request body."""
     rule: str | None
     """Why the value was never kept; None when it was kept."""
 

@@ -15,7 +15,6 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -126,12 +125,12 @@ class Sealer:
             self._seal(job)
 
     def _idle(self) -> None:
-        self._remove_due(everything=False)
         try:
+            self._remove_due(everything=False)
             while self._jobs.empty() and not self._closing.is_set() and self.merge_once():
                 pass
-        except (LedgerError, BrokenProcessPool) as exc:
-            logger.error("merging small segments failed, they stay as they are: %s", exc)
+        except Exception as exc:  # whatever a merge died of, sealing must go on
+            logger.error("merging small segments failed, they stay as they are: %s: %s", type(exc).__name__, exc)
             self._merger = None
             self._closing.wait(_RETRY_SECONDS)
 
@@ -221,4 +220,3 @@ class Sealer:
                 logger.error("files that were merged could not be removed: %s", exc)
                 later.append((now + _RETRY_SECONDS, paths))
         self._grace = later
-

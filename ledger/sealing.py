@@ -19,6 +19,7 @@ from ledger.journal import Frame, read_frames
 from ledger.layout import Layout, SealedFile
 from ledger.seals import Segment
 from ledger.segment import (
+    MERGED_LEVEL,
     Extent,
     Seal,
     check_file,
@@ -79,7 +80,9 @@ def journal_frames(paths: Sequence[Path], *, start: int, end: int) -> Iterator[F
             yield frame
             expected += frame.count
     if expected != end:
-        raise CorruptSegment(f"the journal holds records {start} to {expected}, not to {end}", index=expected, path=paths[-1] if paths else None)
+        raise CorruptSegment(
+            f"the journal holds records {start} to {expected}, not to {end}", index=expected, path=paths[-1] if paths else None
+        )
 
 
 def seal_journal(layout: Layout, paths: Sequence[Path], *, start: int, end: int) -> list[MadeFile]:
@@ -123,7 +126,9 @@ def merge(layout: Layout, segments: Sequence[Segment]) -> list[MadeFile]:
     with _making(layout) as making:
         if with_contents:
             temp = making.temporary(contents_file)
-            rows = write_contents(temp, _rows_of([layout.root / found.seal.file.name for found in with_contents], contents.SCHEMA))
+            rows = write_contents(
+                temp, _rows_of([layout.root / found.seal.file.name for found in with_contents], contents.SCHEMA), level=MERGED_LEVEL
+            )
             names = tuple(found.seal.file.name for found in with_contents)
             making.made.append(MadeFile(_seal(contents_file, temp, rows, extent, names, None), temp))
         records_file = contents_file.sibling("records")

@@ -111,7 +111,10 @@ def live_segments(seals: Iterable[FoundSeal], *, start: int = 0) -> list[Segment
             what = "are sealed twice" if file.start < expected else "have no records file"
             low, high = sorted((file.start, expected))
             raise CorruptSegment(
-                f"records {low} to {high} {what}", index=low, path=file.name, hint="restore the missing file from a backup; run trail verify"
+                f"records {low} to {high} {what}",
+                index=low,
+                path=file.name,
+                hint="restore the missing file from a backup; run trail verify",
             )
         beside = contents.get((file.start, file.end))
         if found.seal.contents is not None and beside is None:

@@ -82,7 +82,9 @@ class Settings:
         path = layout.settings
         if not path.exists():
             raise StoreMissing(
-                f"there is no trail store at {layout.root}", path=layout.root, hint="make one with `trail init`, or name another with --store"
+                f"there is no trail store at {layout.root}",
+                path=layout.root,
+                hint="make one with `trail init`, or name another with --store",
             )
         try:
             with storage_errors("reading", path):
@@ -95,7 +97,7 @@ class Settings:
 def settings_text(origin: str) -> str:
     """The trail.toml of a new store."""
     return (
-        f"# A trail store. Everything that may be set is in ledger/FORMAT.md, \"trail.toml\"; what is not set here has its default.\n"
+        f'# A trail store. Everything that may be set is in ledger/FORMAT.md, "trail.toml"; what is not set here has its default.\n'
         f'format = {FORMAT_VERSION}\norigin = "{origin}"\n'
     )
 

@@ -42,9 +42,16 @@ class BatchNote:
     duplicate_key: bytes
     nonce: bytes
 
+    def record(self, *, start: int, end: int) -> OwnRecord:
+        """The `batch` record of a request whose own records are `[start, end)`."""
+        body = {**self.body, "start": start, "end": end}
+        return OwnRecord(kind="batch", received=self.received, sender=self.sender, role=self.role, body=body, facts={}, nonce=self.nonce)
+
 
 @dataclass(slots=True)
 class Submission:
+    """What waits for the writer thread: a request, a record of our own, or a call."""
+
     parts: list[Part]
     leaves: bytes
     note: BatchNote | None

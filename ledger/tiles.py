@@ -36,9 +36,7 @@ TileReader: TypeAlias = Callable[[int, int, int], bytes]
 """read_tile(level, n, width) -> width packed hashes; may cut them from a wider tile of the same (level,
 n)."""
 
-_TILE_PATH = re.compile(
-    r"tile/([0-9]{1,2}|entries)/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([0-9]{1,3}))?", re.ASCII
-)
+_TILE_PATH = re.compile(r"tile/([0-9]{1,2}|entries)/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([0-9]{1,3}))?", re.ASCII)
 
 
 def tile_path(level: int, n: int, width: int = TILE_WIDTH) -> str:
@@ -151,9 +149,7 @@ def encode_bundle(records: Sequence[bytes]) -> bytes:
     parts = []
     for record in records:
         if len(record) > MAX_RECORD_BYTES:
-            raise MalformedError(
-                f"a record of {len(record)} bytes is too long", expected=MAX_RECORD_BYTES, actual=len(record)
-            )
+            raise MalformedError(f"a record of {len(record)} bytes is too long", expected=MAX_RECORD_BYTES, actual=len(record))
         parts.append(len(record).to_bytes(2, "big"))
         parts.append(record)
     return b"".join(parts)
@@ -296,9 +292,7 @@ def _read_exactly(read_tile: TileReader, level: int, n: int, width: int) -> byte
     tile = read_tile(level, n, width)
     if len(tile) != width * HASH_SIZE:
         path = tile_path(level, n, width)
-        raise MalformedError(
-            f"{path} has {len(tile)} bytes", expected=width * HASH_SIZE, actual=len(tile), path=path
-        )
+        raise MalformedError(f"{path} has {len(tile)} bytes", expected=width * HASH_SIZE, actual=len(tile), path=path)
     return tile
 
 
@@ -324,6 +318,4 @@ def _parse_path(path: str) -> tuple[str, int, int]:
 
 def _require_width(width: int) -> None:
     if not 1 <= width <= TILE_WIDTH:
-        raise MalformedError(
-            f"{width} is not the width of a tile or bundle", expected=TILE_WIDTH, actual=width
-        )
+        raise MalformedError(f"{width} is not the width of a tile or bundle", expected=TILE_WIDTH, actual=width)

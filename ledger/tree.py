@@ -36,7 +36,7 @@ def read_tile(root: Path, level: int, n: int, width: int) -> bytes:
     partial = full.with_name(full.name + ".p")
     if partial.is_dir():
         for path in partial.iterdir():
-            if path.name.isdigit() and int(path.name) >= width and path.stat().st_size >= width * HASH_BYTES:
+            if path.name.isdecimal() and int(path.name) >= width and path.stat().st_size >= width * HASH_BYTES:
                 return path.read_bytes()[: width * HASH_BYTES]
     raise CorruptSegment(f"{tiles.tile_path(level, n, width)} is missing", path=full, hint="run trail verify")
 
@@ -72,7 +72,7 @@ def remove_stale(root: Path, size: int) -> None:
             continue
         now = read_tile(root, level, n, width)
         for path in (root / tiles.tile_path(level, n, width)).parent.iterdir():
-            if not path.name.isdigit() or int(path.name) > width or path.read_bytes() != now[: int(path.name) * HASH_BYTES]:
+            if not path.name.isdecimal() or int(path.name) > width or path.read_bytes() != now[: int(path.name) * HASH_BYTES]:
                 durable.remove([path])
 
 

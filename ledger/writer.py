@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ledger import durable
 from ledger.durable import WriterLock
@@ -28,7 +28,8 @@ from ledger.submission import OwnReceipt
 
 logger = logging.getLogger(__name__)
 
-MAX_CONFIG_BYTES = 32_000
+CONFIG_CHARS: Final = 8_000
+"""Of one `config` record: escaped and in UTF-8 even the worst text of this length fits a record."""
 
 
 def create(root: Path, *, origin: str, key_path: Path | None = None, pins: Pins | None = None) -> KeyFile:
@@ -103,9 +104,7 @@ class StoreWriter:
             head = last_signed or LastSigned.default(settings.origin)
             recovered = recover(layout, settings, Verifier.parse(key.signer.vkey), head, now=clock())
             sealer = Sealer(layout, settings, recovered.seals, monotonic=monotonic)
-            log = Log(
-                layout, settings, key, head, recovered.state, clock=clock, monotonic=monotonic, random=random, on_segment=sealer.add
-            )
+            log = Log(layout, settings, key, head, recovered.state, clock=clock, monotonic=monotonic, random=random, on_segment=sealer.add)
             writer = cls(layout, settings, key, lock, log, sealer)
         except BaseException:
             lock.release()
@@ -123,15 +122,15 @@ class StoreWriter:
     def record_config(self, name: str, text: str) -> None:
         """Append a `config` record if this text differs from the one recorded last: facts are judged under the configuration in force.
 
-        Raises:
-            MalformedError: too long to be a record.
+        A long text becomes a counted series of records, each with the digest of the whole.
         """
-        if len(text.encode()) > MAX_CONFIG_BYTES:
-            raise MalformedError(f"the configuration {name} is over {MAX_CONFIG_BYTES} bytes")
         digest = hashlib.sha256(text.encode()).hexdigest()
         if self._configs.get(name) == digest:
             return
-        self.append("config", {"name": name, "digest": digest, "text": text}, facts={"name": name})
+        pieces = [text[at : at + CONFIG_CHARS] for at in range(0, len(text), CONFIG_CHARS)] or [""]
+        for part, piece in enumerate(pieces, 1):
+            series = {"part": part, "parts": len(pieces)} if len(pieces) > 1 else {}
+            self.append("config", {"name": name, "digest": digest, "text": piece, **series}, facts={"name": name})
         self._configs[name] = digest
 
     def append(self, kind: str, body: Mapping[str, Any], *, facts: Mapping[str, Any] | None = None, **who: Any) -> OwnReceipt:

@@ -2,7 +2,8 @@
 
 Imports `ledger` only, which alone decides whether a record is authentic.
 
-    store     the confined DuckDB; one typed function for each statement, and nothing else calls DuckDB
+    store     the confined DuckDB and its views, over verified files
+    sandbox   user SQL: one SELECT over the views, with limits
     sql       the statements and views, one a file
     answers   the card: what, who, policy, saw, undo, intact
 

@@ -79,7 +79,12 @@ def newer_version(evidence: Evidence) -> dict[str, Any] | None:
         return None
     own = action["policy_version"]
     first = next((row["first_seen"] for row in evidence.versions if row["policy_version"] == own), decided)
-    seen = [row for row in evidence.versions if row["first_seen"] <= decided and _is_newer(row, own, first)]
+    by = action["said_index"]
+    seen = [
+        row
+        for row in evidence.versions
+        if (by is None or row["index"] < by) and row["first_seen"] <= decided and _is_newer(row, own, first)
+    ]
     if not seen:
         return None
     newest = seen[0]

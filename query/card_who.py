@@ -88,10 +88,10 @@ def who(evidence: Evidence) -> Part:
     if action["approval"] is None:
         return _unanswered(evidence, named)
     if action["approval"] == "not_required":
-        text = f"no approval was required, says the {_origin(action['answered_assurance'])}"
+        text = f"no approval was required, says {_origin(action)}"
         return part("answered", text, records, **named)
     notes = [*_timing(evidence, seconds), *_persons(evidence), compared, CONTRADICTED if action["conflict"] else ""]
-    text = ", ".join(filter(None, [_deed(action), *notes, _assured(action["answered_assurance"])]))
+    text = ", ".join(filter(None, [_deed(action), *notes, _assured(action)]))
     missing = [
         name
         for name, absent in (
@@ -204,9 +204,18 @@ def _bare(digest: str) -> str:
     return digest.lower().removeprefix("sha256:").removeprefix("sha-256:")
 
 
-def _assured(assurance: str | None) -> str:
-    return "claimed by the agent's own telemetry" if assurance != "observed" else "observed: reported by the approval system"
+def _assured(action: dict[str, Any]) -> str:
+    if action["answered_assurance"] == "observed":
+        return "observed: reported by the approval system"
+    return f"claimed by {_origin(action)}"
 
 
-def _origin(assurance: str | None) -> str:
-    return "agent's own telemetry" if assurance != "observed" else "approval system"
+def _origin(action: dict[str, Any]) -> str:
+    """Whose word the approval is, as far as the server could tell."""
+    if action["answered_assurance"] == "observed":
+        return "the approval system"
+    same = (action["answered_sender"], action["answered_service"]) == (action["ran_sender"], action["ran_service"])
+    if same or (action["ran_index"] is None and action["answered_service"] is None):
+        return "the agent's own telemetry"
+    service = action["answered_service"] or "a service that gave no name"
+    return f"{service} (sender {action['answered_sender']}), which did not run it"

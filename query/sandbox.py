@@ -13,6 +13,7 @@ memory limit and before a timer can interrupt. A process that exists to run user
 
 from __future__ import annotations
 
+import re
 import resource
 import threading
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,7 @@ MAX_SQL_CHARACTERS: Final = 100_000
 PROCESS_MEMORY_BYTES: Final = 4 << 30
 LIMITED: Final = b"trail.limit"
 """Key in the result schema's metadata: there, rows beyond this many were left out."""
+_CTE_NAME: Final = re.compile(r"(?!duckdb_|sqlite_|pragma_|pg_|information_schema)[a-z][a-z0-9_]*")
 _QUERIES: Final = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 _SOURCES: Final = frozenset({"BASE_TABLE", "SUBQUERY", "JOIN", "TABLE_FUNCTION", "EMPTY", "EXPRESSION_LIST", "SHOW_REF"})
 _TABLE_FUNCTIONS: Final = frozenset({"unnest", "range", "generate_series", "json_each", "json_tree", "repeat", "repeat_row"})
@@ -129,6 +131,10 @@ def _require_harmless(tree: _Node) -> None:
     """Every query in the tree selects, every table is known, every function may be called."""
     nodes = list(_nodes(tree))
     own = {entry["key"].lower() for node in nodes for entry in node.get("cte_map", {}).get("map", ())}
+    for name in own:
+        # A name is allowed wherever it stands, so it must not be the name of anything that is not the statement's own.
+        if not _CTE_NAME.fullmatch(name):
+            raise RefusedStatement(f"{name!r} cannot name a WITH query", hint="use letters, digits and inner underscores")
     for node in nodes:
         kind = str(node.get("type", ""))
         if kind.endswith("_NODE") and kind not in _QUERIES:

@@ -3,7 +3,7 @@
 It renders what `query` and `ledger` return, and computes nothing of its own.
 
     cli        the entry point, which assembles the command
-    commands   one module a verb; only serve, import, demo and approve may import `ingest`
+    commands   one module a verb; only serve, import, demo, token and approve may import `ingest`
 
 `SCREENS.md` documents what is shown. Names are imported from the module that defines them, so that
 `trail verify` loads no server.

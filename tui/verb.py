@@ -18,6 +18,7 @@ ENVIRONMENT: Final = {
     "TRAIL_KEY": "the signing key's file",
     "TRAIL_VKEY": "the public key to believe",
     "TRAIL_STATE": "the directory of the last signed state",
+    "TRAIL_TOKEN": "the token that a running server wants of trail import",
 }
 """The variables that the command reads; one that is set and empty is a mistake, not a default."""
 Function = TypeVar("Function", bound=Callable[..., Any])

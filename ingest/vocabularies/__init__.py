@@ -15,6 +15,7 @@ from typing import Final
 from ledger import columns
 from ledger.errors import MalformedError
 
+MAX_KEYS: Final = 10_000
 BUILT_IN: Final = ("trail", "otel_genai")
 """Table files in order of precedence: our own names say most exactly what was meant."""
 
@@ -49,11 +50,27 @@ class Rule:
     """(fact, rank, vocabulary) once more, for the hot path: one look-up instead of three."""
 
 
+class Rules(dict[str, Rule | None]):
+    """Rules by attribute key. A key that no table names is looked for among the prefixes once, and then remembered."""
+
+    def __init__(self, prefixes: dict[str, Rule]) -> None:
+        """Start with the rules of keys that begin like this."""
+        super().__init__()
+        self._prefixes = prefixes
+
+    def __missing__(self, key: str) -> Rule | None:
+        """The rule of the first prefix that fits, or None."""
+        rule = next((rule for prefix, rule in self._prefixes.items() if key.startswith(prefix)), None)
+        if len(self) < MAX_KEYS:  # emitters choose the keys
+            self[key] = rule
+        return rule
+
+
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """All tables, compiled to one look-up by attribute key."""
 
-    rules: dict[str, Rule]
+    rules: Rules
     labels: tuple[str, ...]
     """`name/version` of each table, in order of precedence; bit i of a mask is labels[i]."""
     actions: frozenset[str]
@@ -79,7 +96,8 @@ def load(names: Sequence[str] = BUILT_IN) -> Vocabulary:
 
 def compile_tables(texts: Sequence[str]) -> Vocabulary:
     """Compile tables given as TOML text, in order of precedence."""
-    rules: dict[str, Rule] = {}
+    prefixes: dict[str, Rule] = {}
+    rules = Rules(prefixes)
     labels: list[str] = []
     actions: set[str] = set()
     denied: set[str] = set()
@@ -87,7 +105,11 @@ def compile_tables(texts: Sequence[str]) -> Vocabulary:
     for bit, text in enumerate(texts):
         table = tomllib.loads(text)
         labels.append(f"{table['name']}/{table['version']}")
-        contents, persons = frozenset(table["keep"]["contents"]), frozenset(table["keep"]["persons"])
+        contents = frozenset(table["keep"]["contents"])
+        persons = frozenset(key for key in table["keep"]["persons"] if not key.endswith(".*"))
+        whole = tuple(key[:-1] for key in table["keep"]["persons"] if key.endswith(".*"))
+        for prefix in whole:
+            prefixes.setdefault(prefix, Rule(None, 0, 1 << bit, False, True, None, False, (None, 0, 1 << bit)))
         facts = {}
         for fact, keys in table["facts"].items():
             if fact not in columns.FACTS:
@@ -97,8 +119,9 @@ def compile_tables(texts: Sequence[str]) -> Vocabulary:
             target, rank = facts.get(key, (None, 0))
             allowed = _SETS.get(target or "")
             is_text = target is None or (columns.FACTS[target] == columns.TEXT and target not in CONVERTED)
-            plain = is_text and allowed is None and key not in contents and key not in persons
-            rules.setdefault(key, Rule(target, rank, 1 << bit, key in contents, key in persons, allowed, plain, (target, rank, 1 << bit)))
+            person = key in persons or key.startswith(whole)
+            plain = is_text and allowed is None and key not in contents and not person
+            rules.setdefault(key, Rule(target, rank, 1 << bit, key in contents, person, allowed, plain, (target, rank, 1 << bit)))
         actions.update(table.get("actions", {}).get("operations", []))
         denied.update(table.get("denied", {}).get("error_types", []))
         expired.update(table.get("denied", {}).get("expired", []))

@@ -1,4 +1,4 @@
--- Contents of some records: the fields asked for, and every person's name.
+-- Contents of some records: the fields asked for, every person's name, and moved subtrees, in which more of them may be.
 -- Parameters: indexes BIGINT[], fields VARCHAR[], most BIGINT (a longer value is left out and only measured).
 -- Output: index BIGINT, ordinal INTEGER, field, type VARCHAR, salt, value BLOB, bytes BIGINT, name VARCHAR, keyed BLOB.
 -- Order: index, ordinal.
@@ -8,5 +8,5 @@ SELECT
     octet_length(value) AS bytes,
     name, keyed
 FROM _contents
-WHERE index IN (SELECT unnest($indexes)) AND (name IS NOT NULL OR field IN (SELECT unnest($fields)))
+WHERE index IN (SELECT unnest($indexes)) AND (name IS NOT NULL OR type = 't' OR field IN (SELECT unnest($fields)))
 ORDER BY index, ordinal

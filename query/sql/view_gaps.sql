@@ -2,7 +2,7 @@
 -- Order: none.
 CREATE VIEW gaps AS
 WITH counted AS (
-    SELECT run_id, sender, sequence, lag(sequence) OVER (PARTITION BY run_id, sender ORDER BY sequence) AS previous
+    SELECT run_id, sender, sequence, lag(sequence) OVER (PARTITION BY run_id, sender, service ORDER BY sequence) AS previous
     FROM _facts
     WHERE sequence IS NOT NULL
 ),

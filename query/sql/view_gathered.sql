@@ -9,7 +9,7 @@ SELECT
     run_id,
     action_id,
     arg_min(
-        {'result': result, 'watched': watched, 'time': time, 'received': received, 'index': index},
+        {'result': result, 'watched': watched, 'time': time, 'received': received, 'index': index, 'sender': sender, 'service': service},
         (NOT watched, result = 'unknown', -coalesce(epoch_ns(coalesce(end_time, time)), 0), index)
     ) FILTER (WHERE ran) AS ran,
     arg_min({'time': time, 'received': received, 'index': index}, (coalesce(time, received), index)) AS earliest,
@@ -29,7 +29,7 @@ SELECT
     arg_min(
         {
             'approval': approval, 'approver': approver, 'source': approval_source, 'assurance': assurance, 'index': index,
-            'scope': scope, 'shown': shown, 'shown_bytes': shown_bytes,
+            'scope': scope, 'shown': shown, 'shown_bytes': shown_bytes, 'sender': sender, 'service': service,
             'time': CASE WHEN ran THEN NULL WHEN kind = 'span' THEN coalesce(end_time, time) ELSE time END
         },
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from importlib import resources
 from typing import Any
 
@@ -312,8 +313,9 @@ def test_contexts_are_bounded() -> None:
 
 # ---- persons and contents
 
-PERSONS = sorted(key for key, rule in VOCABULARY.rules.items() if rule.person)
-CONTENTS = sorted(key for key, rule in VOCABULARY.rules.items() if rule.content)
+KEPT = [tomllib.loads(text)["keep"] for text in VOCABULARY.texts.values()]
+PERSONS = sorted(key for kept in KEPT for key in kept["persons"])
+CONTENTS = sorted(key for kept in KEPT for key in kept["contents"])
 
 
 @pytest.mark.parametrize("key", ["user.email", "user.id", "enduser.id", "enduser.pseudo.id"])
@@ -403,21 +405,33 @@ def test_records_differ_and_their_rows_follow_their_marks(attributes: list[dict[
         assert [batch.rows.ordinal[at] for at in rows] == list(range(len(content_marks(record))))
 
 
-@pytest.mark.parametrize(
-    ("trace_id", "span_id", "nonce"),
-    [
-        (TRACE, SPAN, False),
-        (TRACE, b"", True),
-        (bytes(16), SPAN, True),
-        (TRACE, bytes(8), True),
-        (b"\1", SPAN, True),
-        (TRACE, b"\1" * 9, True),
-    ],
-)
-def test_a_record_without_random_ids_has_a_nonce(trace_id: bytes, span_id: bytes, nonce: bool) -> None:
-    records = [parse_record(normalise(span_request(trace_id=trace_id, span_id=span_id)).records[0])]
-    assert all(("nonce" in record) == nonce for record in records)
-    assert "nonce" in parse_record(normalise(log_request(trace_id=TRACE, span_id=SPAN)).records[0])
+def test_every_record_has_a_nonce_of_its_own() -> None:
+    request = span_request(trace_id=TRACE, span_id=SPAN)
+    scope = request.resource_spans[0].scope_spans[0]
+    scope.spans.extend([scope.spans[0]] * 2)
+    records = [parse_record(record) for record in normalise(request).records]
+    assert len({record["nonce"] for record in records}) == 3
+    records += [parse_record(normalise(log_request(trace_id=TRACE, span_id=SPAN)).records[0])]
+    assert all(re.fullmatch("[0-9a-f]{32}", record["nonce"]) for record in records)
+
+
+def test_a_person_under_a_prefix_is_no_fact_and_not_in_the_record() -> None:
+    batch = normalise(span_request(attributes={"enduser.name": "Ann Smith"}))
+    assert b"Ann" not in batch.records[0]
+    assert batch.rows.name == ["Ann Smith"]
+
+
+def test_a_service_is_what_the_resource_says() -> None:
+    batch = normalise(
+        span_request(resource={"service.name": "mine"}, attributes={"service.name": "payments"}, scope={"service.name": "payments"})
+    )
+    assert batch.facts[0]["service"] == "mine"
+
+
+def test_a_scope_states_no_decision() -> None:
+    facts = normalise(span_request(scope={"trail.policy.decision": "allow", "trail.approval.decision": "approved"})).facts[0]
+    assert "decision" not in facts
+    assert "approval" not in facts
 
 
 # ---- CONVENTIONS.md
@@ -428,7 +442,7 @@ def test_the_conventions_list_what_the_tables_say() -> None:
     said = {name: re.findall(r"`([^`]+)`", keys) for name, keys in re.findall(r"^\| `(\w+)` \| (`.*`) \|$", text, re.MULTILINE)}
     tables: dict[str, list[tuple[int, str]]] = {}
     for key, rule in VOCABULARY.rules.items():
-        if rule.fact is not None:
+        if rule is not None and rule.fact is not None:
             tables.setdefault(rule.fact, []).append((rule.rank, key))
     assert said == {name: [key for _rank, key in sorted(keys)] for name, keys in tables.items()}
     for title, keys in (("Contents", CONTENTS), ("Persons", PERSONS)):

@@ -109,7 +109,7 @@ def assert_lossless(request: Any, *, exact: bool = True) -> Batch:
 def assert_rows_follow_marks(record: bytes, rows: list[ContentRow | None]) -> None:
     """The n-th mark of the record is row n; the rows behind those belong to marks inside moved subtrees, in the same order."""
     marks = content_marks(record)
-    subtrees = [row[3] for row in rows if row is not None and row[0].startswith("subtree:") and row[1] == "j"]
+    subtrees = [row[3] for row in rows if row is not None and row[1] == "t"]
     for subtree in subtrees:
         marks += content_marks(subtree or b"")
     assert len(marks) == len(rows)
@@ -410,7 +410,7 @@ def test_values_nested_as_deep_as_protobuf_reads_them(depth: int) -> None:
 
 def test_ten_thousand_attributes() -> None:
     batch = assert_lossless(one_span(attributes=[text(f"key {i}", f"value {i}") for i in range(10_000)]), exact=False)
-    assert [mark.type for mark in content_marks(batch.records[0])] == ["j"]
+    assert [mark.type for mark in content_marks(batch.records[0])] == ["t"]
 
 
 def test_an_oversized_record_moves_its_largest_subtrees_and_keeps_the_order_of_its_contents() -> None:

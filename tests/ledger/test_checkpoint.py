@@ -114,9 +114,7 @@ def test_malformed_texts(name: str) -> None:
         ("log", 7, ROOT, ("a\nb",)),
     ],
 )
-def test_what_cannot_be_written_cannot_be_held(
-    origin: str, size: int, root: bytes, extensions: tuple[str, ...]
-) -> None:
+def test_what_cannot_be_written_cannot_be_held(origin: str, size: int, root: bytes, extensions: tuple[str, ...]) -> None:
     with pytest.raises(MalformedError):
         Checkpoint(origin, size, root, extensions)
 

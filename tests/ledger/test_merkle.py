@@ -177,9 +177,7 @@ def test_inclusion_in_every_small_tree() -> None:
             # The stored tree may be larger than the one proved about.
             path = inclusion_path(index, size, reference.node_reader(LEAVES))
             assert path == reference.path(index, tree)
-            verify_inclusion(
-                index=index, size=size, leaf=leaf_hash(tree[index]), path=path, root=reference.mth(tree)
-            )
+            verify_inclusion(index=index, size=size, leaf=leaf_hash(tree[index]), path=path, root=reference.mth(tree))
 
 
 def test_consistency_of_every_two_small_trees() -> None:
@@ -265,9 +263,7 @@ def test_proofs_of_the_largest_tree_have_their_longest_form() -> None:
         path = consistency_path(old, size, reader)
         assert len(path) <= 64
         assert len(consistency_path(old // 2, 2**62, reader)) <= MAX_PATH
-        verify_consistency(
-            old_size=old, new_size=size, old_root=root_from(old, reader), new_root=root, path=path
-        )
+        verify_consistency(old_size=old, new_size=size, old_root=root_from(old, reader), new_root=root, path=path)
 
 
 # ---- the edges
@@ -290,9 +286,7 @@ def test_from_the_empty_tree_everything_is_an_extension() -> None:
 
 def test_a_fork_is_named_as_one() -> None:
     with pytest.raises(NotAppendOnly):
-        verify_consistency(
-            old_size=5, new_size=5, old_root=leaf_hash(b"a"), new_root=leaf_hash(b"b"), path=[]
-        )
+        verify_consistency(old_size=5, new_size=5, old_root=leaf_hash(b"a"), new_root=leaf_hash(b"b"), path=[])
 
 
 def test_a_record_is_never_taken_for_a_node() -> None:

@@ -91,9 +91,7 @@ def test_signing_and_opening() -> None:
     assert sign(TEXT, [LOG]) == NOTE, "Ed25519 signs the same text to the same bytes"
 
 
-line_text = st.text(
-    st.characters(min_codepoint=0x20, exclude_categories=["Cs"]) | st.just("\n"), max_size=40
-).map(lambda text: text + "\n")
+line_text = st.text(st.characters(min_codepoint=0x20, exclude_categories=["Cs"]) | st.just("\n"), max_size=40).map(lambda text: text + "\n")
 
 
 @given(line_text)
@@ -262,9 +260,7 @@ TRAPS = {
     "a key ID alone": with_lines(f"\N{EM DASH} {LOG.name} AAAAAA==\n"),
     "base64 without padding": NOTE.replace(SIGNATURE.encode(), SIGNATURE.rstrip("=").encode()),
     "base64 with more padding": NOTE.replace(SIGNATURE.encode(), SIGNATURE.encode() + b"===="),
-    "base64 with junk": NOTE.replace(
-        SIGNATURE.encode(), SIGNATURE[:8].encode() + b"!" + SIGNATURE[8:].encode()
-    ),
+    "base64 with junk": NOTE.replace(SIGNATURE.encode(), SIGNATURE[:8].encode() + b"!" + SIGNATURE[8:].encode()),
     "a malformed line beside a good one": with_lines(LINE, "\N{EM DASH} x y\n"),
 }
 

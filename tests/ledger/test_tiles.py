@@ -250,9 +250,7 @@ def test_tiles_above_the_first_level_keep_their_place() -> None:
     ):
         builder.extend(hashes[start * HASH_SIZE : stop * HASH_SIZE])
         again.write(builder.drain())
-    assert {path for path in again.files if ".p/" not in path} == {
-        tile_path(*tile) for tile in tiles_of(150_000) if tile[2] == 256
-    }
+    assert {path for path in again.files if ".p/" not in path} == {tile_path(*tile) for tile in tiles_of(150_000) if tile[2] == 256}
     assert disk.files.items() <= again.files.items()
     assert builder.root() == at_once.root()
 

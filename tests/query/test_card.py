@@ -244,7 +244,7 @@ def test_a_record_that_is_not_in_the_tree_fails(tmp_path: Path) -> None:
     store.root = "00" * 32
     (card,) = cards(store, resource="refunds.yaml")
     assert card["intact"]["verdict"] == "failed"
-    assert card["intact"]["text"].startswith("NO: record 2")
+    assert card["intact"]["text"].startswith("NO: record 0")
 
 
 def test_a_column_that_does_not_say_what_the_record_says_fails(tmp_path: Path) -> None:

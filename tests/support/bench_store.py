@@ -20,7 +20,8 @@ BATCH = 2_000
 START_NS = 1_760_000_000_000_000_000
 STEP_NS = 36_000_000
 """A million records are ten hours."""
-RESOURCES = 500
+RESOURCES = 10_000
+"""Ten actions an hour on each."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +32,8 @@ from ledger.tree import tile_nodes
 KILLS = ("kill before", "kill half", "kill after", "power")
 ERRORS = ("error before", "error half", "error after")
 REAL: dict[str, Any] = {
-    name: getattr(os, name) for name in ("open", "close", "write", "pwrite", "fsync", "fdatasync", "link", "unlink", "replace", "ftruncate", "mkdir")
+    name: getattr(os, name)
+    for name in ("open", "close", "write", "pwrite", "fsync", "fdatasync", "link", "unlink", "replace", "ftruncate", "mkdir")
 }
 COUNTED = ("write", "pwrite", "fsync", "fdatasync", "link", "unlink", "replace", "ftruncate", "mkdir")
 
@@ -80,7 +83,7 @@ class Disk:
             path = self._paths.get(first, "") if isinstance(first, int) else os.fsdecode(first)
             if not path.startswith(str(self.base)) or not self.armed:
                 return REAL[name](*arguments, **keywords)
-            if self.only in ("", name) and self.where in path:
+            if self.only in ("", name) and self.where in path.removeprefix(str(self.base)):
                 number, self.calls = self.calls, self.calls + 1
                 if number == self.at or (self.for_ever and number > self.at):
                     return self._break(name, path, arguments, keywords)
@@ -112,18 +115,18 @@ class Disk:
             self._names.pop(path, None)
         elif name in ("link", "replace"):
             target = os.fsdecode(arguments[1])
-            self._names.setdefault(os.path.dirname(target), set()).add(target)
+            self._names.setdefault(str(Path(target).parent), set()).add(target)
             if path in self._unsynced:
                 self._unsynced[target] = self._unsynced[path]
 
     def _lose(self) -> None:
         """What a power cut may take: bytes that were not synced, and new names in directories that were not."""
         for path, size in self._unsynced.items():
-            if os.path.exists(path):
+            if Path(path).exists():
                 os.truncate(path, size)
         for names in self._names.values():
             for path in names:
-                if "tile" in path and os.path.exists(path):
+                if "tile" in path and Path(path).exists():
                     REAL["unlink"](path)
 
 
@@ -186,7 +189,7 @@ def _scenario(home: Home, diary: Diary) -> None:
             for _ in range(2):
                 _try(lambda seed=seed: send(writer, request(seed, count=2)), seed, diary)
                 seed += 1
-            _try(lambda: seal(writer, timeout=10.0), None, diary)
+            _try(lambda: seal(writer, timeout=4.0), None, diary)
         _try(lambda: wait_for(lambda: len(writer.sealer.segments) == 1, timeout=3.0), None, diary)
         _try(lambda: send(writer, request(seed, count=2)), seed, diary)
         _try(lambda: settle(writer, timeout=3.0), None, diary)
@@ -204,6 +207,45 @@ def _try(step: Callable[[], Any], seed: int | None, diary: Diary) -> None:
     else:
         if seed is not None:
             diary.write("acknowledged", seed, receipt.start, receipt.end, receipt.batch)
+
+
+def load(base: Path, diary_path: Path, threads: int) -> None:
+    """Send for ever from some threads, in bursts with sealing and merging between them, until killed."""
+    home, diary = Home(base), Diary(diary_path)
+    quick(diary)
+    writer = home.open()
+    diary.write("ready")
+    first = len(diary.read("acknowledged")) * 1000 + os.getpid() % 1000 * 1_000_000_000
+
+    def run(thread: int) -> None:
+        for number in range(10**9):
+            if time.monotonic() % 2.5 > 1.2:  # the sealer merges when nothing waits to be sealed
+                time.sleep(0.05)
+                continue
+            seed = first + thread * 10_000_000 + number
+            receipt = send(writer, request(seed, count=2))
+            diary.write("acknowledged", seed, receipt.start, receipt.end, receipt.batch)
+
+    workers = [threading.Thread(target=run, args=(thread,)) for thread in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+
+def run_and_kill(base: Path, diary: Path, seconds: float, *, threads: int = 3) -> None:
+    """`load` in a process of its own, killed after this time from when it is ready."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["crashes"])
+    before = len(Diary(diary).read("ready"))
+    process = context.Process(target=load, args=(base, diary, threads))
+    process.start()
+    wait_for(lambda: len(Diary(diary).read("ready")) > before or not process.is_alive())
+    assert process.is_alive(), "the writer did not start"
+    time.sleep(seconds)
+    process.kill()
+    process.join()
+    process.close()
 
 
 def run_driven(base: Path, diary: Path, disk: Disk, *, timeout: float = 60.0) -> int:

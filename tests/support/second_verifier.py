@@ -314,7 +314,7 @@ class Verifier:
                         self.bad("content", index, f"number {ordinal - 1} is missing")
                 elif len(row["salt"]) != 16 or len(value) != size or sha(b"trail-content/1\0" + row["salt"] + value).hex() != digest:
                     self.bad("content", index, f"number {ordinal - 1} is not what the record commits to")
-                elif kind == "j":
+                elif kind == "t":
                     marks += [(int(m[1]), m[2].decode(), m[5].decode(), m[3] is not None) for m in MARK.finditer(value)]
             if answered:
                 self.bad("content", index, f"rows {sorted(answered)} belong to no mark")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import random
 import shutil
@@ -94,7 +95,7 @@ class Home:
 
     def read(self, **arguments: Any) -> StoreReader:
         """Open for reading with the pinned key and a cache of its own."""
-        return StoreReader.open(self.store, vkeys=[self.vkey], **{"cache": self.base / "cache", **arguments})
+        return StoreReader.open(self.store, **{"vkeys": [self.vkey], "cache": self.base / "cache", **arguments})
 
     def verify(self, **arguments: Any) -> Report:
         """Check everything in this process, with the pinned key and the last-signed state."""
@@ -217,8 +218,8 @@ def _note(rng: random.Random, seed: int, now: int, sender: str) -> BatchNote:
     body, salt = f"body {seed}".encode(), rng.randbytes(16)
     key = keyed_digest(SECRET, "body", sender.encode() + b"\0" + body)
     rows = ContentRows.empty()
-    rows.add(0, 0, ("body", "otlp", salt, None, None, key))
-    mark = content_mark(salt=salt, value=body, type="otlp", rule="request body")
+    rows.add(0, 0, ("body", "sha256", salt, None, None, key))
+    mark = content_mark(salt=salt, value=hashlib.sha256(body).digest(), type="sha256", rule="request body")
     return BatchNote(
         received=now, sender=sender, role=None, body={"body": mark, "bytes": len(body), "signal": "traces"}, contents=rows,
         duplicate_key=key, nonce=rng.randbytes(16),

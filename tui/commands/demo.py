@@ -21,6 +21,7 @@ from ledger.errors import InvariantError, StorageError
 from ledger.keys import LastSigned, config_dir, slug
 from tui import running
 from tui.exits import Exit
+from tui.invoked import own_name
 from tui.output import emit, say, step
 from tui.verb import named_store, verb
 
@@ -188,8 +189,9 @@ def _remove_copy(copy: Path) -> None:
 
 
 def _next(demo: _Demo, played: Any) -> None:
+    trail = own_name()
     emit("Try next:")
-    emit(f"  trail timeline --store {demo.store} --run {played.incident_run_id}")
+    emit(f"  {trail} timeline --store {demo.store} --run {played.incident_run_id}")
     refunds = "SELECT time, agent, resource, approver, decision FROM actions WHERE tool = 'issue_refund' ORDER BY time"
-    emit(f'  trail sql --store {demo.store} "{refunds}"')
-    emit(f"  trail serve --store {demo.store}")
+    emit(f'  {trail} sql --store {demo.store} "{refunds}"')
+    emit(f"  {trail} serve --store {demo.store}")

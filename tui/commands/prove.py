@@ -34,6 +34,9 @@ def command(context: click.Context, index: int, output: Path | None, vkey: str |
     record's bytes (trail show N --raw), the proof and the public key needs nothing else.
     """
     store = open_to_prove(store_of(context), vkey=vkey)
+    if store.reader.key_status != "pinned":
+        # A proof under a checkpoint that nobody has checked would pass for one that somebody has.
+        return Exit.UNVERIFIABLE
     proof = store.reader.prove(index)
     if output is not None:
         from ledger import durable

@@ -143,6 +143,9 @@ def _serve(store: Path, address: Address, *, key_path: Path | None, tokens_path:
         undo.pop_all()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(run(app, sockets, on_start=[started], on_stop=closing.steps))
+    if closing.unsealed:
+        say(f"stopped: {closing.unsealed:,} records could not be sealed; they stay in the journal, and the next start seals them")
+        return Exit.STORAGE
     say("stopped: everything received is sealed")
     return Exit.OK
 
@@ -238,6 +241,8 @@ class _Closing:
         self._senders = senders
         self._announced = announced
         self._watching: asyncio.Task[None] | None = None
+        self.unsealed = 0
+        """Records that were there at the end and could not be sealed: the disk was full, or failed."""
         self.steps = [self._stop_watching, self._close_pipeline, self._close_writer, self._withdraw]
 
     def watch(self) -> None:
@@ -263,7 +268,10 @@ class _Closing:
         await asyncio.to_thread(self._pipeline.close)
 
     async def _close_writer(self) -> None:
+        received = self._writer.log.size
         await asyncio.to_thread(self._writer.close)
+        segments = self._writer.sealer.segments
+        self.unsealed = max(0, received - (segments[-1].end if segments else 0))
 
     async def _withdraw(self) -> None:
         running.withdraw(self._announced)

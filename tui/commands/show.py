@@ -42,9 +42,7 @@ def command(context: click.Context, index: int, raw: bool, tail: bool, vkey: str
     store = open_to_ask(store_of(context), vkey=vkey)
     shown = show(store.reader, index, tail=tail)
     if raw:
-        from ledger.record import canonical
-
-        emit_bytes(store.reader.record(index) if index < store.reader.size else canonical(shown["record"]))
+        emit_bytes(store.reader.record(index))  # committed bytes only: an unsigned record has none yet
     elif as_json:
         emit_json(shown)
     else:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ledger.errors import MalformedError
 from tui.exits import Exit
 from tui.interrupts import interruptibly
 from tui.output import Progress, coloured, emit, emit_json, safe
@@ -70,7 +71,7 @@ def command(
 
     store = store_of(context)
     settings, _text = Settings.load(Layout(store))
-    kept = [path.read_bytes() for path in against]
+    kept = [_kept(path) for path in against]
     last_signed = LastSigned.default(settings.origin)
     verifier, report = _pinned(settings.origin, store, vkey)
     if report is None:
@@ -174,3 +175,11 @@ def _anchored(anchoring: dict[str, Any]) -> str:
     if anchoring["verdict"] != "unanchored":
         return ""
     return ": nobody outside has confirmed this state; whoever holds the key could rewrite it all. Keep a `trail checkpoint` elsewhere."
+
+
+def _kept(path: Path) -> bytes:
+    """A checkpoint that somebody kept; one that cannot be read leaves the question open, it does not answer it."""
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise MalformedError(f"the checkpoint {path} cannot be read: {exc.strerror}", path=path, hint="name the file you kept") from exc
