@@ -23,7 +23,7 @@ class Origin:
     role: str | None
 
 
-CHUNK_RECORDS: Final = 128
+CHUNK_RECORDS: Final = 256
 """Records turned into columns together: few enough to lie in the processor's cache still, which is worth a tenth of the time."""
 
 

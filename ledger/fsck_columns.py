@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import threading
 from typing import Final
 
 import duckdb
@@ -13,7 +11,6 @@ import pyarrow as pa
 from ledger import columns
 
 _MAX_LISTED: Final = 20
-_LOCAL: Final = threading.local()
 _TIMES: Final = [name for name, kind in (columns.TOP_LEVEL | columns.FACTS).items() if kind == columns.TIME]
 _JSON_TYPES: Final = {columns.TEXT: "VARCHAR", columns.TIME: "BIGINT", columns.COUNT: "BIGINT", columns.REAL: "DOUBLE"}
 
@@ -22,8 +19,8 @@ class ColumnChecker:
     """One DuckDB connection that compares tables with their records."""
 
     def __init__(self) -> None:
-        """Take this thread's database."""
-        self._connection = _connection()
+        """Open an in-memory database that can reach nothing else."""
+        self._connection = duckdb.connect(config={"threads": 1, "enable_external_access": False, "autoload_known_extensions": False})
         self._query = _query()
 
     def differences(self, table: pa.Table) -> list[tuple[int, list[str]]]:
@@ -35,23 +32,10 @@ class ColumnChecker:
             place = table.schema.get_field_index(name)
             table = table.set_column(place, name, table.column(place).cast(pa.int64()))
         self._connection.register("held", table)
-        try:
-            rows = self._connection.execute(self._query).fetchall()
-        finally:
-            self._connection.unregister("held")
+        rows = self._connection.execute(self._query).fetchall()
         return [(index, [name for name in names if name is not None]) for index, names in rows]
 
 
-def _connection() -> duckdb.DuckDBPyConnection:
-    """An in-memory database that can reach nothing else; one a thread, because a store of small segments would open thousands."""
-    connection: duckdb.DuckDBPyConnection | None = getattr(_LOCAL, "connection", None)
-    if connection is None:
-        connection = duckdb.connect(config={"threads": 1, "enable_external_access": False, "autoload_known_extensions": False})
-        _LOCAL.connection = connection
-    return connection
-
-
-@functools.cache
 def _query() -> str:
     """Built from the schema alone, no value from outside is in it."""
     structure = {name: _json_type(kind) for name, kind in columns.TOP_LEVEL.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from stores import Home
-
-from ledger.fsck_contents import ContentChecker
-from ledger.fsck_files import SealClaim, SegmentReport, _check_contents
-from ledger.layout import Layout
-from ledger.segment import parse_side_file
 
 
 def flip(path: Path, offset: int, bit: int = 1) -> None:
@@ -70,41 +64,3 @@ def restore(home: Home, backup: Home, *, state: bool = False) -> None:
     shutil.copytree(backup.store, home.store)
     if state:
         shutil.copytree(backup.base / "state", home.base / "state", dirs_exist_ok=True)
-
-
-# ---- run in a process of their own, because what they provoke may end it
-
-
-def damage_footers(base: Path, seeds: range) -> list[str]:
-    """Verify a store over and over with some bytes of a Parquet footer changed; what was not called failed."""
-    home = Home(base)
-    wrong = []
-    for seed in seeds:
-        rng = random.Random(seed)
-        path = home.store / ("records/0-6.0.parquet", "contents/0-6.0.parquet")[seed % 2]
-        data = path.read_bytes()
-        damaged = bytearray(data)
-        for _ in range(rng.choice([1, 1, 2, 3, 8])):
-            damaged[rng.randrange(footer_start(data), len(data))] = rng.choice([rng.randrange(256), 0, 255, 128])
-        path.write_bytes(damaged)
-        if damaged != data and home.verify().verdict != "failed":
-            wrong.append(f"{path.name} {seed}")
-        path.write_bytes(data)
-    return wrong
-
-
-def read_damaged_contents(base: Path) -> int:
-    """Read a contents file with each byte of its footer flipped, one at a time; how many of them could still be read."""
-    home = Home(base)
-    path = home.store / "contents/0-6.0.parquet"
-    data = path.read_bytes()
-    index, record = parse_side_file((home.store / "contents/0-6.0.parquet.seal").read_bytes())
-    claim = SealClaim.read(index, record)
-    readable = 0
-    for offset in range(footer_start(data), len(data)):
-        flip(path, offset)
-        report = SegmentReport()
-        _check_contents(Layout(home.store), claim, ContentChecker(report.contents, lambda _index, _why: None), (0, 6), report)
-        readable += not report.failures
-        path.write_bytes(data)
-    return readable
