@@ -1,12 +1,16 @@
 # Each target does its own set-up: on a fresh machine it needs python3 (3.11 or newer, with venv) and make, nothing else.
 #
-#   make demo      the first thing to run        make test      what CI runs
-#   make check     everything before a commit    make nightly   make test, and the slow and interop tests
-#   make bench     the figures of the README     make cover     branch coverage of ledger
-#   make clean     remove what make made         PYTHON=python3.12 chooses the interpreter of a new .venv
+#   make demo      the first thing to run         make test      what CI runs
+#   make check     everything before a commit     make nightly   make test, and the slow and interop tests
+#   make interop   what others wrote reads ours   make bench     the figures of the README
+#   make cover     branch coverage of ledger      make clean     remove what make made
+#   PYTHON=python3.12 chooses the interpreter of a new .venv
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Three on two cores: tests wait for disks, processes and clocks about as long as they compute. make test WORKERS=0 runs them one by one.
+WORKERS ?= 3
+TESTS = $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # pip's own variable rather than -c, because it reaches the isolated environment that builds the project as well.
 # (From pip 25.3 on that environment listens to the second one only.)
@@ -16,23 +20,31 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 .DELETE_ON_ERROR:
-.PHONY: demo test check nightly bench cover clean
+.PHONY: demo test check nightly interop bench cover clean
 
 demo: .venv/.ready-demo
 	@$(BIN)/trail demo
 
 test: .venv/.ready-test
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 check: .venv/.ready-test
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 nightly: .venv/.ready-test
-	$(BIN)/python -m pytest -m "not benchmark"
+	$(TESTS) -m "not benchmark"
+
+# Programs that nobody here wrote, over what we write. Go gets its modules at the versions of tests/interop/go/go.mod and go.sum, into its
+# own cache; without one of these tools the tests of make nightly are skipped and say so, but this target was asked for them.
+interop: .venv/.ready-test
+	@for tool in go openssl; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ]; then echo "make interop needs$$missing, which is not here (on Debian and Ubuntu: apt install golang-go openssl; go must be 1.24 or newer)." >&2; exit 1; fi
+	cd tests/interop/go && go build -o /dev/null ./...
+	$(BIN)/python -m pytest -m interop tests/interop
 
 bench: .venv/.ready-test
 	$(BIN)/python -m pytest -s -m benchmark tests/benchmarks

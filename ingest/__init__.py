@@ -15,6 +15,7 @@ With a network, processes or files:
     auth         tokens, their roles, and the sender they make
     http         the OTLP/HTTP routes, their limits and their statuses
     server       uvicorn around them: addresses, signals, draining
+    connections  how many connections, and how long without a request
     decoders     the processes in which requests are prepared
     pipeline     from a body to a receipt; quarantine and refusals
 

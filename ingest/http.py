@@ -39,7 +39,7 @@ from ingest.bodies import (
 )
 from ingest.otlp import Encoding, Partial, Signal, Undecodable, response
 from ingest.status import status_body
-from ledger.errors import LedgerError, MalformedError, StorageError
+from ledger.errors import LedgerError, MalformedError, StorageError, VerificationError
 
 logger = logging.getLogger(__name__)
 
@@ -238,7 +238,7 @@ class _Receiver:
             return Response(status_code=HTTPStatus.BAD_REQUEST)  # to nobody; nothing was kept
         except Undecodable as exc:  # in quarantine by now, which is the trace it leaves
             return _failure(encoding, HTTPStatus.BAD_REQUEST, exc.why, field=exc.field)
-        except StorageError as exc:
+        except (StorageError, VerificationError) as exc:  # the second: a witness knows more, and nothing is signed any more
             logger.error("%s not kept, answered 503: %s: %s (%s)", signal, type(exc).__name__, exc, exc.hint)
             why = "The server could not store this; nothing of it was kept, so send it again."
             return _failure(encoding, HTTPStatus.SERVICE_UNAVAILABLE, why, headers=_retry_after(1))

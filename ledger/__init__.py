@@ -10,6 +10,8 @@ Pure, bytes in and values out:
     note         signed notes and their keys (c2sp.org/signed-note)
     checkpoint   signed tree heads (c2sp.org/tlog-checkpoint)
     proof        offline proofs of one record (c2sp.org/tlog-proof)
+    policy       witnesses and their quorum (c2sp.org/tlog-policy)
+    witness_protocol   what a log asks a witness (c2sp.org/tlog-witness)
 
 With files:
 
@@ -24,9 +26,24 @@ With files:
     writer                        a store open for writing
     reader                        a store as a reader sees it: only what was checked
     fsck, fsck_*, sequences       `verify`: derives everything again from the records; shares no code with the writer
+    lookup, entry_bundles         one record by its place; 256 of them as others' tools read them
     arrow                         a few typed edges of Arrow
 
-`FORMAT.md` is normative: it suffices to write a second verifier. Names are imported from the module that
+Trust, which always comes from outside the store:
+
+    trust, believed               the keys, witnesses and authorities of a verifier; the same after the log's rotations
+    signers, passphrase           key files: plain, with a passphrase, or a program that signs
+    rotation, rotating, key_intent    what a change of key says and proves; doing it; that it was begun
+    compromise, continuation      what a stolen key exposes; a log that goes on from another one
+    witness, witness_files        being a witness: the decisions, and its memory
+    witness_client, submitter, anchoring, witness_state, witness_memory    asking witnesses, one and all, and how they are
+    comparison, evidence          a store against what a witness knows; proofs that a key signed two histories
+    bounded_http                  one request to a stranger, with an end to its time, size and errors
+    timestamps, der, cms, tsa_client, timestamping    RFC 3161: tokens, their encoding and signature, asking for them, and when
+    anchors                       cosigned and time-stamped checkpoints in a store
+
+`FORMAT.md` is normative: it suffices to write a second verifier. `OPERATIONS.md` is for whoever runs it.
+Names are imported from the module that
 defines them, so that verifying loads nothing that verifying does not need.
 """
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ledger.errors import MalformedError, VerificationError
 from ledger.merkle import EMPTY_ROOT, HASH_SIZE, MAX_TREE_SIZE
-from ledger.note import Signer, Verifier, decode_base64, encode_base64, open_note, require_text, sign
+from ledger.note import TextSigner, Verifier, decode_base64, encode_base64, open_note, require_text, sign
 
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}", re.ASCII)
 
@@ -70,7 +70,7 @@ class Checkpoint:
         return cls(origin, parse_decimal(size), decode_base64(root), tuple(extensions))
 
 
-def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> bytes:
+def sign_checkpoint(checkpoint: Checkpoint, signer: TextSigner) -> bytes:
     """The checkpoint as a note signed by this signer.
 
     Never sign one that is inconsistent with one signed before: seeing to that is the caller's part

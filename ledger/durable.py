@@ -141,7 +141,8 @@ def publish(temp: Path, path: Path, *, sync: bool = True) -> None:
 
 
 def append_line(path: Path, data: bytes) -> None:
-    """Append one line and sync it; a torn last line, which a crash may have left, is cut first."""
+    """Append one line and sync it, with the file's name if it is new; a torn last line, which a crash may have left, is cut first."""
+    is_new = not path.exists()
     with storage_errors("appending to", path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -152,6 +153,8 @@ def append_line(path: Path, data: bytes) -> None:
             os.fsync(fd)
         finally:
             os.close(fd)
+    if is_new:
+        sync_dir(path.parent)
 
 
 def remove(paths: Iterable[Path]) -> None:

@@ -8,7 +8,8 @@
             NotAppendOnly       a later tree does not extend an earlier one
             RecordAltered       a record or content differs from what the log commits to
         StorageError            our own disk is wrong, missing or full
-            CorruptSegment, StoreLocked, UnsupportedFormat, StoreMissing, ReadOnlyStore, DiskFull, MissingKey
+            CorruptSegment, StoreLocked, UnsupportedFormat, StoreMissing, ReadOnlyStore, DiskFull, MissingKey,
+            WitnessUnreachable
         InvariantError          an internal impossibility: a bug of ours
 
 "False" and "could not be checked" never share a family: `VerificationError` is evidence against the log,
@@ -109,6 +110,10 @@ class DiskFull(StorageError):
 
 class MissingKey(StorageError):
     """A signing key is needed and is not where it was looked for."""
+
+
+class WitnessUnreachable(StorageError):
+    """A witness could not be asked, or has not cosigned: nothing is said about the log."""
 
 
 class InvariantError(LedgerError):

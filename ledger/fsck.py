@@ -11,19 +11,21 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
+
+import orjson
 
 from ledger import merkle, tiles
-from ledger.checkpoint import Checkpoint, open_checkpoint
+from ledger.believed import follow_rotations
+from ledger.checkpoint import Checkpoint
 from ledger.durable import storage_errors
-from ledger.errors import BadSignature, LedgerError, MalformedError, VerificationError
-from ledger.fsck_contents import ContentCounts
+from ledger.errors import BadSignature, LedgerError, RootMismatch, StorageError
+from ledger.fsck_anchors import check_anchors
 from ledger.fsck_files import (
     Failure,
     SealClaim,
@@ -34,113 +36,73 @@ from ledger.fsck_files import (
     read_side_files,
 )
 from ledger.fsck_journal import OpenJournal, check_journal, open_journal
-from ledger.fsck_leaves import level_zero, read_file, read_hashes
-from ledger.fsck_tree import check_history, check_stray_tiles, check_tiles
+from ledger.fsck_kept import (
+    AGAINST,
+    Kept,
+    check_kept,
+    check_shorter,
+    nothing_published,
+    read_kept,
+    signed_and_not_published,
+    wait_for_the_first,
+)
+from ledger.fsck_keys import check_keys, kept_in
+from ledger.fsck_leaves import level_zero, read_hashes
+from ledger.fsck_report import MAX_FAILURES, Report
+from ledger.fsck_tree import check_history, check_stray_tiles, check_tiles, moved_on, root_at
 from ledger.keys import LastSigned
 from ledger.layout import Layout, SealedFile
-from ledger.note import MAX_NOTE_BYTES, Verifier, parse_note
-from ledger.sequences import Sequences
+from ledger.note import MAX_NOTE_BYTES, parse_note
+from ledger.record import RECORD_VERSION
+from ledger.regular import read_file
+from ledger.rotation import read_lines
 from ledger.settings import Settings
+from ledger.trust import LogKeys, Trust
 
-Verdict = Literal["verified", "failed", "unverifiable"]
-MAX_FAILURES: Final = 1_000
-"""Listed; more are counted."""
-_OWN: Final = "the last checkpoint this machine signed"
 Progress = Callable[[int, int], None]
 """(records checked, records in all)."""
 
 
-@dataclass(slots=True)
-class Report:
-    """What `verify` found; `as_json` is the contract of `trail verify --json`."""
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """How much of a store is read. Whatever is left out is named in the report, which then never says *verified*."""
 
-    origin: str
-    size: int = 0
-    root: str = ""
-    key: Literal["pinned", "unpinned", "wrong"] = "unpinned"
-    records: int = 0
-    segments: int = 0
-    contents: ContentCounts = field(default_factory=ContentCounts)
-    failures: list[Failure] = field(default_factory=list)
-    failures_not_listed: int = 0
-    not_checked: list[str] = field(default_factory=list)
-    not_judged: list[str] = field(default_factory=list)
-    """What lies in the store and is no part of it as of this checkpoint."""
-    unreadable: list[str] = field(default_factory=list)
-    """Why nothing could be compared at all."""
-    rollback: list[Failure] = field(default_factory=list)
-    """The store has less, or another history, than was signed or than somebody kept."""
-    sequences: Sequences = field(default_factory=Sequences)
-
-    def fail(self, failure: Failure) -> None:
-        """Add a failure, bounded."""
-        if len(self.failures) < MAX_FAILURES:
-            self.failures.append(failure)
-        else:
-            self.failures_not_listed += 1
+    rows: bool = True
+    """Read records, columns and contents; without, only that the files' bytes are those that were sealed."""
+    since: int = 0
+    """The first record to read again; of files with nothing but older ones only that they are there."""
+    since_received: int | None = None
+    """The same as a time, Unix nanoseconds: the first record of the first segment that holds one received then or later."""
 
     @property
-    def integrity(self) -> Verdict:
-        """Are the records, and everything derived from them, what was committed to?"""
-        if self.failures:
-            return "failed"
-        if self.unreadable or self.key == "unpinned":
-            return "unverifiable"
-        return "verified" if not self.not_checked else "unverifiable"
+    def is_whole(self) -> bool:
+        """Nothing is left out."""
+        return self.rows and not self.since and self.since_received is None
 
-    @property
-    def verdict(self) -> Verdict:
-        """The worst of integrity and rollback evidence."""
-        return "failed" if self.rollback else self.integrity
 
-    def as_json(self) -> dict[str, Any]:
-        """The shape of `trail verify --json`."""
-        return {
-            "origin": self.origin,
-            "size": self.size,
-            "root": self.root,
-            "key": self.key,
-            "verdict": self.verdict,
-            "integrity": {
-                "verdict": self.integrity,
-                "records": self.records,
-                "segments": self.segments,
-                "contents": asdict(self.contents),
-                "failures": [failure.as_json() for failure in [*self.rollback, *self.failures]],
-                "failures_not_listed": self.failures_not_listed,
-                "not_checked": [*self.unreadable, *self.not_checked],
-            },
-            "completeness": self._completeness(),
-            "anchoring": {"verdict": "unanchored", "to": None, "witnesses": [], "timestamps": []},
-        }
-
-    def _completeness(self) -> dict[str, Any]:
-        gaps = self.sequences.gaps()
-        failures = [
-            {"what": "gap", "index": None, "file": None, "why": f"{service} run {run} (sender {sender}): nothing between {low} and {high}"}
-            for (sender, service, run), low, high in gaps[:MAX_FAILURES]
-        ]
-        found = self.sequences.seen and not self.sequences.overflow
-        verdict = "gap" if gaps else "no_gap_found" if found else "not_checkable"
-        return {"verdict": verdict, "failures": failures, "without_counters": self.sequences.without_counters()}
+WHOLE: Final = Scope()
 
 
 def verify(
     root: Path,
     *,
-    verifier: Verifier | None,
+    trust: Trust,
     against: Sequence[bytes] = (),
+    witnessed: Sequence[tuple[str, bytes]] = (),
     last_signed: LastSigned | None = None,
+    scope: Scope = WHOLE,
     processes: int | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Check a whole store.
+    """Check a store.
 
     Args:
         root: the store.
-        verifier: the pinned public key; without one nothing is ever *verified*.
+        trust: what the verifier believes; without a key nothing is ever *verified*.
         against: checkpoints that somebody kept; the store must extend each of them.
+        witnessed: (where, note): the newest checkpoints as witnesses show them, fetched before this call; the store must extend them too.
         last_signed: what this machine last signed for the log.
+        scope: how much to read.
         processes: workers; default one a core.
         progress: called now and then.
 
@@ -149,35 +111,50 @@ def verify(
     """
     layout = Layout(root)
     settings, _text = Settings.load(layout)
-    report = Report(settings.origin, key="pinned" if verifier is not None else "unpinned")
+    report = Report(settings.origin, key="pinned" if trust.keys is not None else "unpinned")
+    trust, followed = follow_rotations(layout, trust, notes=[note for _where, note in witnessed])
+    report.trust = trust
+    if followed is not None:
+        report.rotations, report.rotations_refused = followed.used, followed.refused
     # Before the store's own checkpoint, which is written after it: read in this order it is never ahead for being read late.
-    kept = _kept_checkpoints(settings, verifier, against, last_signed, report)
+    kept = read_kept(trust.keys, [*((AGAINST, note) for note in against), *witnessed], last_signed, report)
     journal = open_journal(layout)
-    if not layout.checkpoint.exists() and any(checkpoint.size for checkpoint, _where in kept):
-        # A log that has just begun signs its first checkpoint before it publishes it.
-        _wait_for(layout.checkpoint)
-    head = _checkpoint(layout, settings, verifier, report)
-    if head is not None:
-        head = _signed_and_not_published(layout, head, kept, report)
+    if not layout.checkpoint.exists():
+        wait_for_the_first(layout.checkpoint, kept)
+    head = _checkpoint(layout, trust.keys, report)
     if head is None:
-        for checkpoint, where in kept:
-            if checkpoint.size:
-                why = f"the store has no checkpoint; {checkpoint.size} records were signed"
-                report.rollback.append(Failure("rollback", None, where, why))
+        if report.key != "wrong":
+            nothing_published(kept, report)
+        elif kept:
+            report.not_checked.append(
+                "kept checkpoints: the store's own is signed by a key that is not believed, so nothing was compared with it"
+            )
         return report
-    report.size, report.root = head.size, head.root.hex()
-    if not head.size:
+    kept += _kept_in_the_store(layout, trust.keys, head.checkpoint)
+    head = signed_and_not_published(layout, head, kept, report)
+    checkpoint = head.checkpoint
+    report.size, report.root = checkpoint.size, checkpoint.root.hex()
+    if not checkpoint.size:
         report.unreadable.append("the store is empty: nothing was compared")
-    _check_records(layout, head, journal, verifier, report, processes, progress)
-    nodes = check_tiles(layout, head, report.fail)
-    check_stray_tiles(layout, head, report.fail)
+    since, key_records = _check_records(layout, checkpoint, journal, trust.keys, scope, report, processes, progress)
+    nodes = check_tiles(layout, checkpoint, report.fail, since=since)
+    check_stray_tiles(layout, checkpoint, report.fail)
+    check_shorter(head, kept, report)
     if nodes is not None:
-        check_history(layout, head, verifier, nodes, report.fail)
-        _check_kept(head, kept, nodes, report)
+        try:
+            _check_rotations(layout, checkpoint, key_records, nodes, report)
+            check_history(layout, checkpoint, trust.keys, nodes, report.fail)
+            check_kept(head, kept, nodes, report)
+            check_anchors(layout, head, trust, nodes, witnessed, report)
+            return report
+        except RootMismatch as exc:
+            report.fail(Failure("tile", None, "tile", f"the tiles do not lead from an older state to the checkpoint: {exc.message}"))
+    report.not_checked.append("older checkpoints, kept ones, changes of the key and anchors, or a part of them: the tiles are damaged")
     return report
 
 
-def _checkpoint(layout: Layout, settings: Settings, verifier: Verifier | None, report: Report) -> Checkpoint | None:
+def _checkpoint(layout: Layout, keys: LogKeys | None, report: Report) -> Kept | None:
+    """The store's checkpoint; None, and why, when there is none to believe."""
     path = layout.checkpoint
     if not path.exists():
         report.unreadable.append("there is no checkpoint: nothing was compared")
@@ -185,9 +162,8 @@ def _checkpoint(layout: Layout, settings: Settings, verifier: Verifier | None, r
     try:
         with storage_errors("reading", path):
             note = read_file(path, limit=MAX_NOTE_BYTES)
-        if verifier is not None:
-            return open_checkpoint(note, verifier, settings.origin)
-        return Checkpoint.parse(parse_note(note)[0])
+        checkpoint = keys.open(note) if keys is not None else Checkpoint.parse(parse_note(note)[0])
+        return Kept(checkpoint, note, "checkpoint")
     except BadSignature as exc:
         report.key = "wrong"
         report.fail(Failure("checkpoint", None, "checkpoint", f"not signed by the pinned key: {exc.message}"))
@@ -196,80 +172,35 @@ def _checkpoint(layout: Layout, settings: Settings, verifier: Verifier | None, r
     return None
 
 
-def _kept_checkpoints(
-    settings: Settings, verifier: Verifier | None, against: Sequence[bytes], last_signed: LastSigned | None, report: Report
-) -> list[tuple[Checkpoint, str]]:
-    """Checkpoints from elsewhere, each signed by the pinned key."""
-    kept = []
-    notes = [(note, "the checkpoint given with --against") for note in against]
-    own = last_signed.read() if last_signed is not None else None
-    if own is not None:
-        notes.append((own, _OWN))
-    for note, where in notes:
-        if verifier is None:
-            report.not_checked.append(f"{where}: no key is pinned")
-            continue
-        try:
-            kept.append((open_checkpoint(note, verifier, settings.origin), where))
-        except MalformedError as exc:
-            report.unreadable.append(f"{where} cannot be read: {exc.message}")
-        except VerificationError as exc:
-            report.rollback.append(Failure("against", None, where, f"{where} is not this log's: {exc.message}"))
-    return kept
-
-
-def _signed_and_not_published(layout: Layout, head: Checkpoint, kept: list[tuple[Checkpoint, str]], report: Report) -> Checkpoint:
-    """The last signed checkpoint in place of the store's, where a crash came between the two and the store holds what it covers.
-
-    The store's own is then one of those that must be kept.
-    """
-    for number, (checkpoint, where) in enumerate(kept):
-        if where != _OWN or checkpoint.size <= head.size:
-            continue
-        nodes = tiles.node_reader(checkpoint.size, lambda level, n, width: read_hashes(layout.root, level, n, width) or b"")
-        with contextlib.suppress(LedgerError):
-            if merkle.root_from(checkpoint.size, nodes) == checkpoint.root:
-                report.not_judged.append(f"checkpoint: covers {head.size} records; {checkpoint.size} were signed, and those are checked")
-                kept[number] = (head, "the checkpoint in the store")
-                return checkpoint
-    return head
-
-
-def _wait_for(path: Path) -> None:
-    """Give a file a second to appear."""
-    for _ in range(20):
-        if path.exists():
-            return
-        time.sleep(0.05)
-
-
-def _check_kept(head: Checkpoint, kept: list[tuple[Checkpoint, str]], nodes: merkle.NodeReader, report: Report) -> None:
-    for checkpoint, where in kept:
-        if checkpoint.size > head.size:
-            missing = checkpoint.size - head.size
-            report.rollback.append(
-                Failure(
-                    "rollback", head.size, where, f"{missing} records are missing: it covers {checkpoint.size}, the store has {head.size}"
-                )
-            )
-        elif merkle.root_from(checkpoint.size, nodes) != checkpoint.root:
-            report.rollback.append(Failure("fork", checkpoint.size, where, f"the store has another history up to record {checkpoint.size}"))
+def _kept_in_the_store(layout: Layout, keys: LogKeys | None, head: Checkpoint) -> list[Kept]:
+    """Checkpoints beside the rotations of the key: whoever puts true lines into a forged store has put the promises in them there, too."""
+    if keys is None:
+        return []
+    with contextlib.suppress(StorageError):  # which `_check_rotations` reports
+        found = kept_in(read_lines(layout), keys, size=head.size, moved_on=lambda checkpoint: moved_on(layout, checkpoint))
+        return [Kept(keys.open(note), note, where) for where, note in found]
+    return []
 
 
 def _check_records(
     layout: Layout,
     head: Checkpoint,
     opened: list[OpenJournal],
-    verifier: Verifier | None,
+    keys: LogKeys | None,
+    scope: Scope,
     report: Report,
     processes: int | None,
     progress: Progress | None,
-) -> None:
-    """Segments in workers, then the journal; together they must be `[0, size)` once each, and what the log's own seals name."""
+) -> tuple[int, list[tuple[int, bytes]]]:
+    """Segments in workers, then the journal; together they must be `[0, size)` once each, and what the log's own seals name.
+
+    Returns:
+        The first record that was looked at, and the records of kind `key` among those.
+    """
     leaves = level_zero(layout, head.size)
     beside = SegmentReport()
     claims = live_claims(read_side_files(layout, head, leaves, beside))
-    _take(report, beside, head, progress)
+    _take(report, beside, head.size, None)
     live = [claim for claim in claims if claim.file.part == "records"]
     expected = 0
     for claim in live:
@@ -278,30 +209,94 @@ def _check_records(
         elif claim.file.start < expected:
             report.fail(Failure("records", claim.file.start, claim.file.name, f"records {claim.file.start} to {expected} are sealed twice"))
         expected = max(expected, claim.file.end)
+    since = min(max(scope.since, _first_received(live, scope.since_received, expected)), head.size)
+    read = [claim for claim in live if claim.file.end > since]
+    total = head.size - since
     seals: list[tuple[int, bytes]] = []
-    for found in _map(layout, head, live, _contents_of(claims), processes, report):
-        again = [found] if found.gone is None else _look_again(layout, head, verifier, *found.gone)
+    keys_met: list[tuple[int, bytes]] = []
+    if not scope.is_whole:
+        for gone in _leave_out(layout, claims, read, since, scope, report):
+            for piece in _look_again(layout, head, keys, gone, (0, gone.file.end - gone.file.start)):
+                _take(report, piece, total, None)
+    for found in _map(layout, head, read, _contents_of(claims), replace(scope, since=since), processes, report):
+        again = [found] if found.gone is None else _look_again(layout, head, keys, *found.gone)
         for piece in again:
             seals += piece.seals
-            _take(report, piece, head, progress)
+            keys_met += piece.keys
+            _take(report, piece, total, progress)
     report.segments = len(live)
     journal, not_judged = check_journal(layout, opened, head, start=expected, leaves=leaves)
     seals += journal.seals
-    _take(report, journal, head, progress)
+    keys_met += journal.keys
+    _take(report, journal, total, progress)
     report.not_judged += not_judged
     _check_seals(layout, claims, seals, report)
+    return since, sorted(keys_met)
+
+
+def _check_rotations(layout: Layout, head: Checkpoint, records: list[tuple[int, bytes]], nodes: merkle.NodeReader, report: Report) -> None:
+    """Every rotation in the log is signed by both keys, and every line beside it is true; of a part of the log only its own records."""
+    try:
+        lines = [] if report.partial else read_lines(layout)
+    except StorageError as exc:
+        report.fail(Failure("key", None, "checkpoints/keys.jsonl", exc.message))
+        return
+    newer = [index for index, record in records if orjson.loads(record)["v"] > RECORD_VERSION]
+    report.not_checked += [f"record {index}: a change of the key, made by a newer version" for index in newer]
+    known = [(index, record) for index, record in records if index not in newer]
+
+    def published(checkpoint: Checkpoint) -> bool:
+        return moved_on(layout, checkpoint)
+
+    for failure in check_keys(
+        known, lines, origin=head.origin, size=head.size, root_at=lambda size: root_at(head, size, nodes), moved_on=published
+    ):
+        report.fail(failure)
+
+
+def _first_received(live: Sequence[SealClaim], moment: int | None, end: int) -> int:
+    """The start of the first segment that holds a record received at this moment or later; clocks step back, so the last may be first."""
+    if moment is None:
+        return 0
+    return min((claim.file.start for claim in live if claim.max_received >= moment), default=end)
+
+
+def _leave_out(
+    layout: Layout, claims: list[SealClaim], read: list[SealClaim], since: int, scope: Scope, report: Report
+) -> Iterator[SealClaim]:
+    """Say what is not read; of older files check at least that they are there, in their size.
+
+    Yields:
+        Records files that are not there: a merge may have replaced them while we read.
+    """
+    report.partial = bool(since or (not scope.rows and read))
+    if since:
+        report.not_checked.append(f"records 0 to {since}: neither rows nor the bytes of their files, nor the tiles of them alone")
+    if not scope.rows and read:
+        report.not_checked.append(f"rows of {len(read)} segments: records, columns and contents; their files are as they were sealed")
+    for claim in claims:
+        if claim.file.end <= since:
+            try:
+                size = (layout.root / claim.file.name).stat().st_size
+            except OSError:
+                if claim.file.part == "records":
+                    yield claim
+                elif (layout.root / claim.file.sibling("records").name).exists():
+                    report.fail(Failure("file", claim.file.start, claim.file.name, f"is missing (sealed by record {claim.index})"))
+                continue
+            if size != claim.size_bytes:
+                why = f"has {size} bytes; record {claim.index} sealed {claim.size_bytes}"
+                report.fail(Failure("file", claim.file.start, claim.file.name, why))
 
 
 def _contents_of(claims: list[SealClaim]) -> dict[tuple[int, int], SealClaim]:
     return {(claim.file.start, claim.file.end): claim for claim in claims if claim.file.part == "contents"}
 
 
-def _look_again(
-    layout: Layout, head: Checkpoint, verifier: Verifier | None, gone: SealClaim, piece: tuple[int, int]
-) -> Iterator[SegmentReport]:
+def _look_again(layout: Layout, head: Checkpoint, keys: LogKeys | None, gone: SealClaim, piece: tuple[int, int]) -> Iterator[SegmentReport]:
     """Check one piece of a file that vanished while we read, in the file that a merge has put in its place since, if one has."""
-    settings, _text = Settings.load(layout)
-    now = _checkpoint(layout, settings, verifier, Report(settings.origin))
+    newer = _checkpoint(layout, keys, Report(head.origin))
+    now = newer.checkpoint if newer is not None else None
     first, end = gone.file.start + piece[0], gone.file.start + piece[1]
     if now is not None and now.size > head.size:
         nodes = tiles.node_reader(now.size, lambda level, n, width: read_hashes(layout.root, level, n, width) or b"")
@@ -345,6 +340,8 @@ def _check_seals(layout: Layout, claims: list[SealClaim], seals: list[tuple[int,
             continue
         why = "its side file is missing or damaged" if there else "is missing"
         report.fail(Failure("file", claim.file.start, name, f"{why} (sealed by record {claim.index})"))
+    if report.partial:  # the seals of what was not read are not known
+        return
     known = {claim.file.name for claim in read}
     for path in sorted(layout.root.glob("*/*.parquet")):
         name = path.relative_to(layout.root).as_posix()
@@ -352,8 +349,9 @@ def _check_seals(layout: Layout, claims: list[SealClaim], seals: list[tuple[int,
             report.not_judged.append(f"{name}: no seal under this checkpoint names it")
 
 
-def _take(report: Report, found: SegmentReport, head: Checkpoint, progress: Progress | None) -> None:
+def _take(report: Report, found: SegmentReport, total: int, progress: Progress | None) -> None:
     report.records += found.records
+    report.by_bytes += found.by_bytes
     for name in ("matching", "erased", "never_kept", "missing"):
         setattr(report.contents, name, getattr(report.contents, name) + getattr(found.contents, name))
     for failure in found.failures:
@@ -361,7 +359,7 @@ def _take(report: Report, found: SegmentReport, head: Checkpoint, progress: Prog
     report.sequences.merge(found.sequences)
     report.not_checked += found.not_checked[: MAX_FAILURES - len(report.not_checked)]
     if progress is not None:
-        progress(report.records, head.size)
+        progress(report.records + report.by_bytes, total)
 
 
 def _map(
@@ -369,15 +367,24 @@ def _map(
     head: Checkpoint,
     live: Sequence[SealClaim],
     contents: Mapping[tuple[int, int], SealClaim],
+    scope: Scope,
     processes: int | None,
     report: Report,
 ) -> Iterator[SegmentReport]:
     """Check segments, large ones cut into pieces, on all cores."""
     count = processes or os.cpu_count() or 1
+    if not scope.rows:
+        for claim in live:
+            try:
+                yield _bytes_of(layout, claim, contents.get((claim.file.start, claim.file.end)))
+            except FileNotFoundError:
+                yield SegmentReport(gone=(claim, (0, claim.file.end - claim.file.start)))
+        return
     jobs = [
         (layout, head.size, claim, contents.get((claim.file.start, claim.file.end)), piece)
         for claim in live
         for piece in _pieces(claim.file)
+        if piece[0] == 0 or claim.file.start + piece[1] > scope.since
     ]
     if count == 1 or len(jobs) < 2 or sum(claim.file.end - claim.file.start for claim in live) < SMALL_STORE:
         for job in jobs:
@@ -397,13 +404,24 @@ def _map(
                     yield _bytes_alone(layout, claim, beside)
 
 
-def _bytes_alone(layout: Layout, claim: SealClaim, beside: SealClaim | None) -> SegmentReport:
-    found = SegmentReport()
-    try:
-        check_whole(layout, claim, beside, found)
-    except FileNotFoundError:
-        found.fail("file", claim.file.start, claim.file.name, f"is missing (sealed by record {claim.index})")
+def _bytes_of(layout: Layout, claim: SealClaim, beside: SealClaim | None) -> SegmentReport:
+    """Only whether the files are the ones that were sealed.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+    """
+    found = SegmentReport(by_bytes=claim.file.end - claim.file.start)
+    check_whole(layout, claim, beside, found)
     return found
+
+
+def _bytes_alone(layout: Layout, claim: SealClaim, beside: SealClaim | None) -> SegmentReport:
+    try:
+        return _bytes_of(layout, claim, beside)
+    except FileNotFoundError:
+        found = SegmentReport()
+        found.fail("file", claim.file.start, claim.file.name, f"is missing (sealed by record {claim.index})")
+        return found
 
 
 SMALL_STORE: Final = 20_000

@@ -29,14 +29,13 @@ from ledger.checkpoint import Checkpoint
 from ledger.errors import LedgerError
 from ledger.fsck_columns import ColumnChecker
 from ledger.fsck_contents import ContentChecker, ContentCounts
-from ledger.fsck_leaves import LeafReader, level_zero, read_file
-from ledger.layout import Layout, SealedFile, seal_name
+from ledger.fsck_leaves import LeafReader, level_zero
+from ledger.layout import MAX_SIDE_FILE_BYTES, Layout, SealedFile, seal_name
 from ledger.record import RECORD_VERSION
+from ledger.regular import read_file
 from ledger.sequences import Sequences
 
 MAX_FAILURES_A_FILE: Final = 100
-MAX_SIDE_FILE_BYTES: Final = 1 << 17
-"""A record of 65,535 bytes in base64, and a little."""
 _CHUNK_ROWS: Final = 65_536
 SCHEMA_VERSION: Final = 1
 """The newest schema of Parquet files whose rows this verifier can check; their bytes it checks in any."""
@@ -67,10 +66,14 @@ class SegmentReport:
     """What one piece of one segment, or the journal, came to."""
 
     records: int = 0
+    by_bytes: int = 0
+    """Records of which only the file's bytes were compared."""
     contents: ContentCounts = field(default_factory=ContentCounts)
     failures: list[Failure] = field(default_factory=list)
     seals: list[tuple[int, bytes]] = field(default_factory=list)
     """The seal records met: (index, record)."""
+    keys: list[tuple[int, bytes]] = field(default_factory=list)
+    """The records of kind `key` met, likewise."""
     sequences: Sequences = field(default_factory=Sequences)
     not_checked: list[str] = field(default_factory=list)
     """What a newer version of the program wrote: an honest store must not be called false by an old verifier."""
@@ -94,6 +97,8 @@ class SealClaim:
     supersedes: tuple[str, ...]
     contents: str | None
     schema: int
+    max_received: int
+    """Of the records in the file, Unix nanoseconds."""
 
     @classmethod
     def read(cls, index: int, record: bytes) -> SealClaim | None:
@@ -104,7 +109,10 @@ class SealClaim:
             file = SealedFile.parse(body["file"])
             if value["kind"] != "seal" or file is None:
                 return None
-            return cls(index, file, body["sha256"], body["bytes"], tuple(body["supersedes"]), body.get("contents"), int(body["schema"]))
+            return cls(
+                index, file, body["sha256"], body["bytes"], tuple(body["supersedes"]), body.get("contents"), int(body["schema"]),
+                int(body["max_received"]),
+            )  # fmt: skip
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError):
             return None
 
@@ -237,8 +245,9 @@ class RecordChecker:
         self.contents.expect(start, records)
         report.records += count
         report.sequences.add(good)
-        seals = where_equal(good, "kind", "seal")
-        report.seals += zip(numbers(seals.column("index")), byte_strings(seals.column("record")), strict=True)
+        for kind, met in (("seal", report.seals), ("key", report.keys)):
+            rows = where_equal(good, "kind", kind)
+            met += zip(numbers(rows.column("index")), byte_strings(rows.column("record")), strict=True)
 
 
 def check_whole(layout: Layout, records: SealClaim, beside: SealClaim | None, report: SegmentReport) -> None:

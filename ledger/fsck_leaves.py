@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from ledger import merkle, tiles
 from ledger.layout import Layout
+from ledger.regular import read_file
 
 LeafReader = Callable[[int, int], bytes]
 """Packed leaf hashes of records `[start, end)`; shorter where tiles are missing."""
@@ -44,18 +43,3 @@ def read_hashes(root: Path, level: int, n: int, width: int) -> bytes | None:
         with contextlib.suppress(OSError):
             return read_file(partial / str(candidate), limit=tiles.TILE_BYTES)[: width * merkle.HASH_SIZE]
     return None
-
-
-def read_file(path: Path, *, limit: int) -> bytes:
-    """The bytes of a small file. Where one of a few kilobytes belongs, somebody may have put a pipe, a device or a hole of a terabyte.
-
-    Raises:
-        OSError: it is no ordinary file, is larger than `limit` bytes, or cannot be read.
-    """
-    found = path.stat()
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "is no ordinary file", str(path))
-    if found.st_size > limit:
-        raise OSError(errno.EFBIG, f"has {found.st_size} bytes, more than {limit}", str(path))
-    with path.open("rb") as handle:
-        return handle.read(limit)

@@ -20,9 +20,10 @@ import google_crc32c
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ledger import columns, contents
+from ledger import columns, contents, durable
 from ledger.durable import storage_errors
 from ledger.errors import InvariantError, MalformedError, StorageError, UnsupportedFormat
+from ledger.layout import journal_name
 
 FILE_MAGIC: Final = b"trail-journal/1\n"
 _FRAME_MAGIC: Final = b"TRJF"
@@ -122,6 +123,26 @@ class JournalWriter:
                     path.unlink()
                 raise
 
+    @classmethod
+    def begin(cls, directory: Path, *, start: int) -> JournalWriter:
+        """Create the next file for records from `start` on, its name durable.
+
+        Raises:
+            StorageError: the disk refused; nothing is left behind.
+        """
+        generation = 0
+        while (path := directory / journal_name(start=start, generation=generation)).exists():
+            generation += 1
+        journal = cls(path, start=start)
+        try:
+            durable.sync_dir(directory)
+        except StorageError:
+            journal.close()
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+        return journal
+
     def write(self, frames: Sequence[bytes | memoryview]) -> None:
         """Write buffers of frames; not durable before `sync`."""
         with storage_errors("writing", self.path):
@@ -158,12 +179,14 @@ class JournalWriter:
         os.close(self._fd)
 
 
-def read_frames(path: Path, *, data: pa.Buffer | None = None) -> tuple[Iterator[Frame], list[BadTail]]:
+def read_frames(path: Path, *, data: pa.Buffer | None = None, start: int = 0) -> tuple[Iterator[Frame], list[BadTail]]:
     """Read a journal file up to its first bad frame.
 
     Args:
         path: the file.
         data: its bytes if the caller has them.
+        start: frames with nothing from this index on are passed over by their headers, unchecked: for callers who compare every record
+            with the tree anyway.
 
     Returns:
         An iterator of frames (their batches share the file's mapped memory), and a list that holds, once the iterator is
@@ -189,12 +212,16 @@ def read_frames(path: Path, *, data: pa.Buffer | None = None) -> tuple[Iterator[
         if FILE_MAGIC.startswith(head):  # a crash while the file was made
             return iter(()), bad
         raise UnsupportedFormat(f"{path.name} is not a journal of version 1", path=path, hint="use the version of trail that wrote it")
-    return _frames(data, view, bad), bad
+    return _frames(data, view, bad, start), bad
 
 
-def _frames(data: pa.Buffer, view: memoryview, bad: list[BadTail]) -> Iterator[Frame]:
+def _frames(data: pa.Buffer, view: memoryview, bad: list[BadTail], start: int) -> Iterator[Frame]:
     offset = len(FILE_MAGIC)
     while offset < len(view):
+        behind = _behind_earlier(view, offset, start)
+        if behind is not None:
+            offset = behind
+            continue
         try:
             end = _frame_end(view, offset)
             frame = _decode(data, view, offset)
@@ -203,6 +230,15 @@ def _frames(data: pa.Buffer, view: memoryview, bad: list[BadTail]) -> Iterator[F
             return
         yield frame
         offset = end
+
+
+def _behind_earlier(view: memoryview, offset: int, start: int) -> int | None:
+    """The offset behind a frame with nothing from `start` on, by its header alone; None for any other."""
+    if not start or len(view) - offset < _HEADER.size:
+        return None
+    magic, _crc, size, first, count, _parts = _HEADER.unpack_from(view, offset)
+    end: int = offset + _HEADER.size + size
+    return end if magic == _FRAME_MAGIC and first + count <= start and end <= len(view) else None
 
 
 def _frame_end(view: memoryview, offset: int) -> int:

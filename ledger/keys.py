@@ -1,7 +1,8 @@
 """Where keys, pins and the last-signed state lie: outside the store, by path, never by value.
 
-- the signing key: `--key`, `TRAIL_KEY`, else the user's configuration directory; mode 0600; beside it the secret of the store's
-  pseudonyms and duplicate keys (`<key>.secret`);
+- the signing key: `--key`, `TRAIL_KEY`, else the user's configuration directory; mode 0600; its forms are in `ledger.signers`;
+- beside it the secret of the store's pseudonyms and duplicate keys (`<key>.secret`), as plain text whatever form the key has, and the same
+  after a rotation of the key: it signs nothing, and another one would make other pseudonyms of the same persons;
 - pins: which public key a reader believes for a log (`pins.json` in the configuration directory);
 - the last signed checkpoint: `TRAIL_STATE`, else the user's state directory.
 """
@@ -12,6 +13,7 @@ import hashlib
 import json
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -20,8 +22,10 @@ import platformdirs
 
 from ledger import durable
 from ledger.durable import storage_errors
-from ledger.errors import MalformedError, MissingKey, StorageError
-from ledger.note import Signer, Verifier
+from ledger.errors import MalformedError, MissingKey, StorageError, VerificationError
+from ledger.passphrase import read_passphrase
+from ledger.signers import CheckpointSigner, load_signer, new_signer
+from ledger.trust import LogKeys
 
 SECRET_BYTES: Final = 32
 _APP: Final = "trail"
@@ -58,7 +62,7 @@ def default_key_path(origin: str) -> Path:
 class KeyFile:
     """A signing key and the secret beside it."""
 
-    signer: Signer
+    signer: CheckpointSigner
     secret: bytes
     path: Path
 
@@ -72,19 +76,24 @@ class KeyFile:
         if path.exists():
             raise StorageError(f"there is already a key at {path}", path=path, hint="name another place with --key")
         durable.make_dirs(path.parent, mode=0o700)
-        signer = Signer.generate(origin)
+        signer, data = new_signer(origin, None)
         secret = secrets.token_bytes(SECRET_BYTES)
         durable.write_once(_secret_path(path), secret.hex().encode() + b"\n", mode=0o600)
-        durable.write_once(path, signer.encode().encode() + b"\n", mode=0o600)
+        durable.write_once(path, data, mode=0o600)
         return cls(signer, secret, path)
 
     @classmethod
-    def load(cls, path: Path, *, origin: str) -> Self:
+    def load(cls, path: Path, *, origin: str, passphrase: Callable[[Path], bytes] = read_passphrase) -> Self:
         """Read a key.
 
+        Args:
+            path: its file.
+            origin: the log it must sign for.
+            passphrase: asked for one if the file needs one.
+
         Raises:
-            MissingKey: no key there.
-            MalformedError: not a key, a key of another log, or a secret of another size.
+            MissingKey: no key there, no passphrase for it, or no secret beside it.
+            MalformedError: not a key, a key of another log, a wrong passphrase, or a secret of another size.
         """
         if not path.exists():
             raise MissingKey(
@@ -92,24 +101,33 @@ class KeyFile:
                 path=path,
                 hint="name it with --key or TRAIL_KEY; without it the store can be read and verified, but not written",
             )
-        with storage_errors("reading", path):
-            signer = Signer.parse(path.read_text(encoding="ascii", errors="replace").strip())
+        signer = load_signer(path, origin=origin, passphrase=passphrase)
         if signer.name != origin:
             raise MalformedError(
                 f"the key at {path} signs for {signer.name}, not for {origin}", path=path, hint="name the right key with --key"
             )
-        with storage_errors("reading", _secret_path(path)):
-            try:
-                secret = bytes.fromhex(_secret_path(path).read_text(encoding="ascii").strip())
-            except ValueError as exc:
-                raise MalformedError(f"{_secret_path(path)} is not hexadecimal", path=path) from exc
-        if len(secret) != SECRET_BYTES:
-            raise MalformedError(f"{_secret_path(path)} has {len(secret)} bytes, not {SECRET_BYTES}", path=path)
-        return cls(signer, secret, path)
+        return cls(signer, _read_secret(_secret_path(path)), path)
 
 
 def _secret_path(path: Path) -> Path:
     return path.with_name(path.name + ".secret")
+
+
+def _read_secret(path: Path) -> bytes:
+    if not path.exists():
+        raise MissingKey(
+            f"the secret that makes the store's pseudonyms and recognises repeated requests is not at {path}",
+            path=path,
+            hint="restore it from the backup of the keys: with another one, earlier pseudonyms and duplicates can no longer be matched",
+        )
+    with storage_errors("reading", path):
+        try:
+            secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        except ValueError as exc:
+            raise MalformedError(f"{path} is not hexadecimal", path=path) from exc
+    if len(secret) != SECRET_BYTES:
+        raise MalformedError(f"{path} has {len(secret)} bytes, not {SECRET_BYTES}", path=path)
+    return secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,26 +141,44 @@ class Pins:
         """The pins in the configuration directory."""
         return cls(config_dir() / "pins.json")
 
-    def add(self, vkey: str, *, store: Path) -> None:
-        """Pin a key for its log, and the log for that path.
+    def add(self, specs: str, *, store: Path) -> None:
+        """Pin the keys of a log, in the place of those pinned before, and the log for that path.
+
+        Args:
+            specs: one or more of what `ledger.trust.TrustedKey` reads, with spaces between.
+            store: where the log's store lies.
 
         Raises:
-            MalformedError: not a verifier key.
+            MalformedError: not verifier keys of one log.
         """
-        origin = Verifier.parse(vkey).name
+        keys = LogKeys.of(*specs.split())
+        origin = keys.origin
         pins = self._read()
-        pins["keys"][origin] = vkey
+        pins["keys"][origin] = " ".join(keys.specs)
         pins["stores"][str(store.resolve())] = origin
         durable.make_dirs(self.path.parent, mode=0o700)
         durable.replace(self.path, json.dumps(pins, indent=1, sort_keys=True).encode() + b"\n", mode=0o600)
 
     def key(self, origin: str) -> str | None:
-        """The pinned key of a log, or None."""
+        """The pinned keys of a log, as `ledger.trust.TrustedKey` reads them, with spaces between; None when there is none."""
         return self._read()["keys"].get(origin)
 
     def origin_at(self, store: Path) -> str | None:
         """Which log was pinned for this path, or None: another one there now is a replaced store."""
         return self._read()["stores"].get(str(store.resolve()))
+
+    def require_not_replaced(self, store: Path, origin: str) -> None:
+        """Refuse a path that is pinned for another log than the one that is there now.
+
+        Raises:
+            VerificationError: it is.
+        """
+        known = self.origin_at(store)
+        if known not in (None, origin):
+            raise VerificationError(
+                f"{store} held the log {known}, and now holds {origin}: the store was replaced", expected=known, actual=origin, path=store,
+                hint="find out who replaced it, and keep it as evidence; to read it, name its key with --key",
+            )  # fmt: skip
 
     def _read(self) -> dict[str, dict[str, str]]:
         if not self.path.exists():

@@ -17,6 +17,8 @@ Part = Literal["records", "contents"]
 PARTS: Final[tuple[Part, Part]] = ("records", "contents")
 _SEALED_NAME: Final = re.compile(r"(0|[1-9][0-9]*)-([1-9][0-9]*)\.(0|[1-9][0-9]*)\.parquet")
 MAX_JOURNAL_GENERATION: Final = 9999
+MAX_SIDE_FILE_BYTES: Final = 1 << 17
+"""A record of 65,535 bytes in base64, and a little."""
 _JOURNAL_NAME: Final = re.compile(r"([0-9]{16})-([0-9]{4})\.journal")
 
 
@@ -45,6 +47,26 @@ class Layout:
     def history(self) -> Path:
         """Directory of older checkpoints, one file a day."""
         return self.root / "checkpoints"
+
+    @property
+    def policy(self) -> Path:
+        """The witnesses that the server asks, a `tlog-policy`; not a policy that a verifier should believe."""
+        return self.root / "tlog-policy"
+
+    @property
+    def cosigned(self) -> Path:
+        """The newest checkpoint that met the store's quorum, with all signature lines."""
+        return self.history / "cosigned"
+
+    @property
+    def timestamps(self) -> Path:
+        """Directory of time-stamped checkpoints and their tokens."""
+        return self.history / "timestamps"
+
+    @property
+    def key_rotations(self) -> Path:
+        """Every rotation of the log's key."""
+        return self.history / "keys.jsonl"
 
     @property
     def journal(self) -> Path:

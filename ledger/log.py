@@ -23,10 +23,10 @@ from typing import Any, Final
 from ledger import durable, history
 from ledger.checkpoint import Checkpoint, sign_checkpoint
 from ledger.contents import ContentRows
-from ledger.errors import InvariantError, LedgerError, MalformedError, StorageError
+from ledger.errors import InvariantError, LedgerError, MalformedError, StorageError, VerificationError
 from ledger.journal import MAX_REQUEST_BYTES, JournalWriter, Part, encode_frame
 from ledger.keys import KeyFile, LastSigned
-from ledger.layout import Layout, journal_name
+from ledger.layout import Layout
 from ledger.merkle import HASH_SIZE, leaf_hash
 from ledger.record import NONCE_BYTES, OwnRecord
 from ledger.settings import Settings
@@ -99,6 +99,7 @@ class Log:
         self._space = SpaceGuard(layout, settings, monotonic)
         self._fault: StorageError | None = None
         self._poisoned = False
+        self._halted: VerificationError | None = None
         self._history_at: float | None = None
         self._queue: deque[Submission] = deque()
         self._wake = threading.Condition()
@@ -129,9 +130,13 @@ class Log:
         self._space.check(self.journal_bytes)
 
     @property
-    def fault(self) -> StorageError | None:
-        """Why the log cannot write just now, or None."""
-        return self._fault
+    def fault(self) -> LedgerError | None:
+        """Why the log cannot take what a sender would send just now, or None."""
+        try:
+            self.require_space()  # on a full disk our own few records still succeed, and say nothing about others
+        except StorageError as exc:
+            return self._halted or exc
+        return self._halted or self._fault
 
     @property
     def ended(self) -> bool:
@@ -215,6 +220,12 @@ class Log:
             submission = Submission([], b"", None, None, call=lambda: None)
             self._enqueue(submission)
             submission.result.result()
+
+    def halt(self, error: VerificationError) -> None:
+        """Append and sign nothing more, for good: the history of this store is not the one that was signed. Every submission now fails."""
+        self._halted = self._halted or error
+        with contextlib.suppress(StorageError):  # it has stopped already
+            self.settle()  # a checkpoint that was being signed in this moment is out by then
 
     def stop(self) -> None:
         """Write what is queued, publish it, and end the writer thread."""
@@ -303,6 +314,9 @@ class Log:
                 submission.result.set_result(submission.call())
 
     def _append(self, work: list[Submission]) -> None:
+        if self._halted is not None:
+            self._fail(self._halted, work)
+            return
         size = self._tree.size
         frames: list[bytes | memoryview] = []
         leaves: list[bytes] = []
@@ -395,19 +409,8 @@ class Log:
         self._bytes += self._journal.size_bytes - before
 
     def _new_journal(self) -> JournalWriter:
-        start = self._tree.size
-        generation = 0
-        while (path := self.layout.journal / journal_name(start=start, generation=generation)).exists():
-            generation += 1
-        journal = JournalWriter(path, start=start)
-        try:
-            durable.sync_dir(self.layout.journal)
-        except StorageError:
-            journal.close()
-            with contextlib.suppress(OSError):
-                path.unlink()
-            raise
-        self._files.append(path)
+        journal = JournalWriter.begin(self.layout.journal, start=self._tree.size)
+        self._files.append(journal.path)
         return journal
 
     def _admit(self, work: list[Submission]) -> list[Submission]:
@@ -441,7 +444,8 @@ class Log:
             submission.result.set_exception(exc)
 
     def _publish_if_due(self, *, force: bool) -> None:
-        if self._unsigned_since is None:
+        if self._unsigned_since is None or self._halted is not None:
+            self._unsigned_since = None
             return
         if not force and self._monotonic() - self._unsigned_since < self.settings.checkpoint_seconds:
             return

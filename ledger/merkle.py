@@ -170,6 +170,25 @@ def root_from(size: int, reader: NodeReader) -> bytes:
     return _read_ranges([(0, size)], reader)[0]
 
 
+def root_within(size: int, *, whole: int, root: bytes, reader: NodeReader) -> bytes:
+    """The root of the first `size` leaves, proven to be that of the beginning of the tree (whole, root).
+
+    `root_from` alone believes the reader, and of a stored tree somebody may have changed just the nodes that one size needs.
+
+    Raises:
+        MalformedError: The size is larger than the whole.
+        RootMismatch: The nodes do not lead from there to the root: they are damaged, or forged.
+    """
+    found = root_from(size, reader)
+    if size == whole:
+        if found != root:
+            raise RootMismatch(f"the nodes of the tree of {whole} records do not give its root", expected=root, actual=found)
+    elif size:
+        path = consistency_path(size, whole, reader)
+        verify_consistency(old_size=size, new_size=whole, old_root=found, new_root=root, path=path)
+    return found
+
+
 def inclusion_path(index: int, size: int, reader: NodeReader) -> list[bytes]:
     """PATH(index, D[size]) of RFC 6962 2.1.1: the siblings from the leaf's to the root's child.
 

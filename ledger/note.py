@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from hashlib import sha256
+from typing import Protocol
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -246,7 +247,14 @@ class Signer:
         return NoteSignature(name=self.name, key_id=self.cosigner.key_id, signature=blob).line()
 
 
-def sign(text: str, signers: Iterable[Signer]) -> bytes:
+class TextSigner(Protocol):
+    """Whatever signs the text of a note; `Signer` is one, others are in `ledger.signers`."""
+
+    def sign(self, text: str) -> str:
+        """One signature line over the text or several, each with its newline."""
+
+
+def sign(text: str, signers: Iterable[TextSigner]) -> bytes:
     """A signed note over the text, which ends in a newline.
 
     Raises:

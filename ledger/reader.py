@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,9 @@ from typing import Any, Final, Literal, TypeVar
 import pyarrow as pa
 
 from ledger import columns, contents, durable, merkle
-from ledger.arrow import below, byte_strings, where_equal
-from ledger.checkpoint import Checkpoint, open_checkpoint
+from ledger.anchors import newest_cosigned
+from ledger.arrow import below, byte_strings
+from ledger.checkpoint import Checkpoint
 from ledger.durable import storage_errors
 from ledger.errors import (
     CorruptSegment,
@@ -33,12 +35,15 @@ from ledger.errors import (
 from ledger.journal import read_frames
 from ledger.keys import Pins, cache_dir, slug
 from ledger.layout import Layout, Part, parse_journal_name
-from ledger.note import Verifier, parse_note
+from ledger.lookup import RecordLookup
+from ledger.note import MAX_NOTE_BYTES, parse_note
 from ledger.proof import Proof
+from ledger.regular import read_file
 from ledger.seals import FoundSeal, Segment, live_segments, read_side_files
-from ledger.segment import check_file, read_batches, with_index
+from ledger.segment import check_file, with_index
 from ledger.settings import Settings
 from ledger.tree import tile_nodes
+from ledger.trust import LogKeys, TrustedKey
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +68,15 @@ class Tail:
 class StoreReader:
     """A store as of one checkpoint."""
 
-    def __init__(self, layout: Layout, settings: Settings, verifier: Verifier | None, cache: Path) -> None:
+    def __init__(self, layout: Layout, settings: Settings, keys: LogKeys | None, cache: Path) -> None:
         """Use `open`."""
         self.layout = layout
         self.settings = settings
         self.origin = settings.origin
-        self.key_status: KeyStatus = "unpinned" if verifier is None else "pinned"
-        self.vkey = verifier.vkey if verifier is not None else None
-        self._verifier = verifier
+        self.key_status: KeyStatus = "unpinned" if keys is None else "pinned"
+        self.keys = keys
         self._cache = _FileMemory(cache / f"{slug(settings.origin)}.json")
+        self._lookup = RecordLookup()
         self.note = b""
         self.tree_head = Checkpoint(settings.origin, 0, merkle.EMPTY_ROOT)
         self.segments: list[Segment] = []
@@ -83,7 +88,8 @@ class StoreReader:
 
         Args:
             root: its directory.
-            vkeys: the public keys to believe; default `TRAIL_VKEY`, else the user's pins. Never a key found in the store.
+            vkeys: the public keys to believe, as `ledger.trust.TrustedKey` reads them, also several in one text; default `TRAIL_VKEY`,
+                else the user's pins. Never a key found in the store.
             cache: where to remember which files were hashed.
             pins: the user's pins.
 
@@ -94,10 +100,16 @@ class StoreReader:
         """
         layout = Layout(root)
         settings, _text = Settings.load(layout)
-        verifier = pinned_verifier(settings.origin, root, vkeys=vkeys, pins=pins)
-        reader = cls(layout, settings, verifier, cache or cache_dir())
+        keys = pinned_keys(settings.origin, root, vkeys=vkeys, pins=pins)
+        reader = cls(layout, settings, keys, cache or cache_dir())
         reader.refresh()
         return reader
+
+    @property
+    def vkey(self) -> str | None:
+        """The public key that is believed for whatever the log signs next; None when none is pinned."""
+        current = [key.verifier.vkey for key in (self.keys.keys if self.keys is not None else ()) if key.until is None]
+        return current[-1] if current else None
 
     @property
     def size(self) -> int:
@@ -131,6 +143,8 @@ class StoreReader:
                 if attempt == _TRIES - 1 or (attempt and self._read_note() == note):
                     raise
                 continue
+            if segments != self.segments:
+                self._lookup.close()
             self.note, self.tree_head, self.segments, self._tail = note, head, segments, tail
             return True
         raise StorageError("the store changes faster than it can be read", path=self.layout.root, hint="try again")
@@ -159,21 +173,34 @@ class StoreReader:
             MalformedError: there is no such record.
             RecordAltered: the bytes there are not those committed.
         """
-        if not 0 <= index < self.size:
-            raise MalformedError(f"there is no record {index}: the checkpoint covers 0 to {self.size - 1}", index=index)
-        data = self._listing_again(lambda: self._find(index))
-        merkle.verify_inclusion(index=index, size=self.size, leaf=merkle.leaf_hash(data), path=self._path(index), root=self.tree_head.root)
-        return data
+        return self._proven(index)[0]
 
-    def prove(self, index: int) -> bytes:
+    def prove(self, index: int, *, cosigned: bool = False) -> bytes:
         """A C2SP tlog-proof that the record at `index` is under the checkpoint.
+
+        Args:
+            index: the record.
+            cosigned: under the newest checkpoint that witnesses have cosigned, if one covers the record: worth more to whoever trusts them.
 
         Raises:
             MalformedError: there is no such record.
             RootMismatch: tiles or record contradict the checkpoint.
         """
-        self.record(index)
-        return Proof(index=index, path=tuple(self._path(index)), checkpoint=self.note).format()
+        record, path = self._proven(index)
+        note = newest_cosigned(self.layout) if cosigned else None
+        head = self._head_of(note) if note is not None else None
+        if note is None or head is None or not index < head.size <= self.size:
+            return Proof(index=index, path=tuple(path), checkpoint=self.note).format()
+        path = merkle.inclusion_path(index, head.size, tile_nodes(self.layout.root, head.size))
+        merkle.verify_inclusion(index=index, size=head.size, leaf=merkle.leaf_hash(record), path=path, root=head.root)
+        return Proof(index=index, path=tuple(path), checkpoint=note).format()
+
+    def _head_of(self, note: bytes) -> Checkpoint | None:
+        """The checkpoint in an anchor, None if it is not the log's: then it is for `verify` to say so."""
+        try:
+            return self._open_note(note)
+        except LedgerError:
+            return None
 
     def consistency(self, old: int) -> list[bytes]:
         """The RFC 6962 proof that the tree of `old` records is a prefix of this one."""
@@ -204,13 +231,13 @@ class StoreReader:
         if not path.exists():
             return b""
         with storage_errors("reading", path):
-            return path.read_bytes()
+            return read_file(path, limit=MAX_NOTE_BYTES)
 
     def _open_note(self, note: bytes) -> Checkpoint:
         if not note:
             return Checkpoint(self.origin, 0, merkle.EMPTY_ROOT)
-        if self._verifier is not None:
-            return open_checkpoint(note, self._verifier, self.origin)
+        if self.keys is not None:
+            return self.keys.open(note)
         text, _signatures = parse_note(note)
         return Checkpoint.parse(text)
 
@@ -277,23 +304,24 @@ class StoreReader:
             return []
         return sorted(path for path in self.layout.journal.iterdir() if parse_journal_name(path.name))
 
-    def _path(self, index: int) -> list[bytes]:
-        return merkle.inclusion_path(index, self.size, tile_nodes(self.layout.root, self.size))
+    def _proven(self, index: int) -> tuple[bytes, list[bytes]]:
+        """A record and its path to the checkpoint's root, one checked against the other."""
+        if not 0 <= index < self.size:
+            raise MalformedError(f"there is no record {index}: the checkpoint covers 0 to {self.size - 1}", index=index)
+        data = self._listing_again(lambda: self._find(index))
+        path = merkle.inclusion_path(index, self.size, tile_nodes(self.layout.root, self.size))
+        merkle.verify_inclusion(index=index, size=self.size, leaf=merkle.leaf_hash(data), path=path, root=self.tree_head.root)
+        return data, path
 
     def _find(self, index: int) -> bytes:
         start = self.sealed_end
         if index >= start:
             data: bytes = self._tail.records.column("record")[index - start].as_py()
             return data
-        segment = next(s for s in self.segments if s.start <= index < s.end)
+        segment = self.segments[bisect_right(self.segments, index, key=lambda segment: segment.start) - 1]
         path = self._verified(segment.records)
         self._cache.save()
-        for batch in read_batches(path, names=["index", "record"], around=index):
-            hits = where_equal(batch, "index", index)
-            if hits.num_rows:
-                found: bytes = hits.column("record")[0].as_py()
-                return found
-        raise CorruptSegment(f"{path.name} has no record {index}", path=path, index=index, hint="run trail verify")
+        return self._lookup.read(path, index - segment.start)
 
     def _verified(self, found: FoundSeal) -> Path:
         path = self.layout.root / found.seal.file.name
@@ -303,33 +331,38 @@ class StoreReader:
         return path
 
 
-def pinned_verifier(origin: str, root: Path, *, vkeys: Sequence[str] | None, pins: Pins | None = None) -> Verifier | None:
-    """The key to believe for a log: given, `TRAIL_VKEY`, or pinned; None when there is none.
+def pinned_keys(origin: str, root: Path | None, *, vkeys: Sequence[str] | None, pins: Pins | None = None) -> LogKeys | None:
+    """The keys to believe for a log: given, `TRAIL_VKEY` (several with spaces between them), or pinned; None when there is none.
+
+    Args:
+        origin: the log.
+        root: its store, None if there is only a proof of it.
+        vkeys: the keys given.
+        pins: the user's pins.
 
     Raises:
-        VerificationError: the path is known to hold another log than the one that is there.
+        VerificationError: the path is known to hold another log than the one that is there, or the keys given are another log's.
         MalformedError: not a verifier key.
     """
-    environment = os.environ.get("TRAIL_VKEY")
-    given = list(vkeys or []) or ([environment] if environment else [])
+    given = " ".join(vkeys or []).split() or os.environ.get("TRAIL_VKEY", "").split()
     pins = pins or Pins.default()
     if not given:
-        known = pins.origin_at(root)
-        if known is not None and known != origin:
-            raise VerificationError(
-                f"{root} held the log {known}, and now holds {origin}: the store was replaced", expected=known, actual=origin, path=root,
-                hint="find out who replaced it; to read the new one, name its key with --key",
-            )  # fmt: skip
+        if root is not None:
+            pins.require_not_replaced(root, origin)
         pinned = pins.key(origin)
-        return Verifier.parse(pinned) if pinned else None
-    verifiers = [Verifier.parse(vkey) for vkey in given]
-    for verifier in verifiers:
-        if verifier.name == origin:
-            return verifier
-    raise VerificationError(
-        f"the key is for {verifiers[0].name}, and this store's log is {origin}", expected=verifiers[0].name, actual=origin, path=root,
-        hint="name the key of this log",
-    )  # fmt: skip
+        return LogKeys.of(*pinned.split()) if pinned else None
+    trusted = [TrustedKey.parse(spec) for spec in given]
+    keys = tuple(key for key in trusted if key.verifier.name == origin)
+    if not keys:
+        other = trusted[0].verifier.name
+        raise VerificationError(
+            f"the key is for {other}, and the log is {origin}",
+            expected=other,
+            actual=origin,
+            path=root,
+            hint="name the key of this log",
+        )
+    return LogKeys(keys)
 
 
 def frontier_nodes(root: Path, start: int, size: int) -> list[bytes]:

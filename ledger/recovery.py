@@ -18,18 +18,21 @@ import pyarrow as pa
 
 from ledger import durable, merkle
 from ledger.arrow import byte_strings, is_equal, numbers, where_equal
-from ledger.checkpoint import Checkpoint, open_checkpoint
+from ledger.checkpoint import Checkpoint
 from ledger.duplicates import DuplicateWindow
-from ledger.errors import CorruptSegment, MalformedError, StorageError, VerificationError
+from ledger.durable import storage_errors
+from ledger.errors import CorruptSegment, MalformedError, NotAppendOnly, StorageError, VerificationError
 from ledger.journal import BadTail, Frame, read_frames
 from ledger.keys import LastSigned
-from ledger.layout import PARTS, Layout, SealedFile, parse_journal_name
-from ledger.note import Verifier
+from ledger.layout import MAX_SIDE_FILE_BYTES, PARTS, Layout, SealedFile, parse_journal_name
+from ledger.note import MAX_NOTE_BYTES
+from ledger.regular import read_file
 from ledger.seals import FoundSeal, Segment, live_segments, read_side_files, sealed_files, side_path
 from ledger.segment import Seal, check_file, encode_side_file, parse_side_file, read_batches
 from ledger.settings import Settings
 from ledger.submission import LogState
 from ledger.tree import TILE_WIDTH, TreeWriter, read_tile, remove_stale, require_tiles, tile_nodes
+from ledger.trust import LogKeys
 
 logger = logging.getLogger(__name__)
 
@@ -83,13 +86,13 @@ class _Journal:
     end: int
 
 
-def recover(layout: Layout, settings: Settings, verifier: Verifier, last_signed: LastSigned, *, now: int) -> Recovered:
+def recover(layout: Layout, settings: Settings, keys: LogKeys, last_signed: LastSigned, *, now: int) -> Recovered:
     """Bring a store into a state from which the log can go on.
 
     Args:
         layout: the store; the caller holds its lock.
         settings: the store's settings.
-        verifier: the public key of the log.
+        keys: the public keys of the log.
         last_signed: the state outside the store.
         now: Unix nanoseconds, for the duplicate window.
 
@@ -104,7 +107,8 @@ def recover(layout: Layout, settings: Settings, verifier: Verifier, last_signed:
     journal = _read_journal(layout, sealed_end, found)
     _require_files(layout, segments, journal)
     tree = _tree(layout, segments, sealed_end, found)
-    signed = _signed(layout, settings, verifier, last_signed)
+    signed = _signed(layout, keys, last_signed)
+    _require_seals(segments, max((checkpoint.size for checkpoint in signed), default=0), journal)
     _integrate(layout, tree, journal, signed)
     # Nothing is removed before this line: only now is it known that what stays is what was signed.
     _discard(layout, seals, segments, journal, found)
@@ -118,7 +122,7 @@ def recover(layout: Layout, settings: Settings, verifier: Verifier, last_signed:
 
 def _remove_temporary(layout: Layout, found: Found) -> None:
     """Temporary files of a crash; nobody ever read them."""
-    for directory in (layout.root, *(layout.part(part) for part in PARTS), layout.quarantine):
+    for directory in (layout.root, *(layout.part(part) for part in PARTS), layout.quarantine, layout.history, layout.timestamps):
         for path in directory.glob(f".*{durable.TEMPORARY_SUFFIX}"):
             found.removed.append(path.relative_to(layout.root).as_posix())
             durable.remove([path])
@@ -133,8 +137,8 @@ def _seals(layout: Layout) -> list[FoundSeal]:
     except MalformedError:
         seals = []
         for file in sealed_files(layout):
-            with contextlib.suppress(MalformedError, FileNotFoundError):
-                index, record = parse_side_file(side_path(layout, file).read_bytes())
+            with contextlib.suppress(MalformedError, OSError):
+                index, record = parse_side_file(read_file(side_path(layout, file), limit=MAX_SIDE_FILE_BYTES))
                 seals.append(FoundSeal(Seal.parse(record), index, record))
     return [found for found in seals if _may_be_leaf(layout, found)]
 
@@ -253,6 +257,24 @@ def _require_files(layout: Layout, segments: list[Segment], journal: _Journal) -
                 check_file(path, found.seal)
 
 
+def _require_seals(segments: list[Segment], signed: int, journal: _Journal) -> None:
+    """The record that seals a file is in the log behind the file's own, so a store that has the file had that record too.
+
+    A store whose journal was lost with it would go on with other records at those indexes, which no seal could ever be again.
+
+    Raises:
+        StorageError: it is missing. Not where signed records are: that is said of all of them at once.
+    """
+    late = [found for segment in segments for found in segment.seals if found.index >= journal.end]
+    if late and journal.end >= signed:
+        first = min(late, key=lambda found: found.index)
+        raise StorageError(
+            f"{first.seal.file.name} was sealed in record {first.index}, and the store has {journal.end} records: the journal is missing",
+            path=first.seal.file.name, index=first.index, expected=first.index + 1, actual=journal.end,
+            hint="restore the journal, or the newest backup with its journal; nothing else will be written in the place of that record",
+        )  # fmt: skip
+
+
 def _discard(layout: Layout, seals: list[FoundSeal], segments: list[Segment], journal: _Journal, found: Found) -> None:
     """Remove files that a merge replaced, files that never got a seal while their records are elsewhere, and spent journal."""
     durable.remove(journal.spent)
@@ -298,20 +320,21 @@ def _tree(layout: Layout, segments: list[Segment], sealed_end: int, found: Found
     return tree
 
 
-def _signed(layout: Layout, settings: Settings, verifier: Verifier, last_signed: LastSigned) -> list[Checkpoint]:
+def _signed(layout: Layout, keys: LogKeys, last_signed: LastSigned) -> list[Checkpoint]:
     """The checkpoints that this log is known to have signed, smallest first: the store's own, and the last one as noted outside.
 
     Both count. A restored backup that somebody has written to since has a larger checkpoint of its own than the one noted outside.
     """
     notes = [(last_signed.path, last_signed.read())]
     if layout.checkpoint.exists():
-        notes.append((layout.checkpoint, layout.checkpoint.read_bytes()))
+        with storage_errors("reading", layout.checkpoint):
+            notes.append((layout.checkpoint, read_file(layout.checkpoint, limit=MAX_NOTE_BYTES)))
     signed = []
     for path, note in notes:
         if note is None:
             continue
         try:
-            signed.append(open_checkpoint(note, verifier, settings.origin))
+            signed.append(keys.open(note))
         except (MalformedError, VerificationError) as exc:
             raise StorageError(f"{path} is not a checkpoint signed by this log's key: {exc}", path=path, hint="run trail verify") from exc
     return sorted(signed, key=lambda checkpoint: checkpoint.size)
@@ -321,20 +344,20 @@ def _integrate(layout: Layout, tree: TreeWriter, journal: _Journal, signed: list
     """Integrate the journal, and check on the way that every signed root comes out.
 
     Raises:
-        StorageError: one does not, or the store has fewer records than were signed.
+        NotAppendOnly: one does not, or the store has fewer records than were signed.
+        CorruptSegment: the tiles contradict each other.
     """
     size = signed[-1].size if signed else 0
     if journal.end < size:
-        raise StorageError(
+        raise NotAppendOnly(
             f"the store has {journal.end} records, but a checkpoint over {size} was signed: {size - journal.end} records are missing",
             path=layout.root,
             index=journal.end,
             hint="restore the newest backup with its journal; nothing that contradicts the signed checkpoint will be signed",
         )
     tree.write()
-    nodes = tile_nodes(layout.root, tree.size)
     for checkpoint in signed:
-        if checkpoint.size <= tree.size and (root := merkle.root_from(checkpoint.size, nodes)) != checkpoint.root:
+        if checkpoint.size <= tree.size and (root := _proven_root(layout, tree, checkpoint.size)) != checkpoint.root:
             raise _refused(checkpoint, root, layout.root)
     waiting = [checkpoint for checkpoint in signed if checkpoint.size > tree.size]
     for frame in journal.frames:
@@ -352,8 +375,24 @@ def _integrate(layout: Layout, tree: TreeWriter, journal: _Journal, signed: list
     remove_stale(layout.root, tree.size)
 
 
-def _refused(signed: Checkpoint, root: bytes, path: Path) -> StorageError:
-    return StorageError(
+def _proven_root(layout: Layout, tree: TreeWriter, size: int) -> bytes:
+    """The root at a smaller size, proven to be of the tree that is written on: of tiles, somebody may have changed just those it needs.
+
+    Raises:
+        CorruptSegment: the tiles contradict each other.
+    """
+    try:
+        return merkle.root_within(size, whole=tree.size, root=tree.root(), reader=tile_nodes(layout.root, tree.size))
+    except VerificationError as exc:
+        raise CorruptSegment(
+            f"the tiles do not lead from record {size} to the {tree.size} records of the store: {exc.message}",
+            path=layout.root / "tile",
+            hint="run trail verify; if the records are what was signed, move tile/ away and start again: it is made anew from them",
+        ) from exc
+
+
+def _refused(signed: Checkpoint, root: bytes, path: Path) -> NotAppendOnly:
+    return NotAppendOnly(
         f"the records of this store do not give the root that was signed at size {signed.size}",
         path=path,
         expected=signed.root.hex(),

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ledger.durable import storage_errors
 from ledger.errors import CorruptSegment, MalformedError, StorageError
-from ledger.layout import PARTS, Layout, SealedFile, seal_name
+from ledger.layout import MAX_SIDE_FILE_BYTES, PARTS, Layout, SealedFile, seal_name
+from ledger.regular import read_file
 from ledger.segment import Seal, parse_side_file
 
 
@@ -52,7 +53,7 @@ def read_side_files(layout: Layout) -> list[FoundSeal]:
         for path in sorted(layout.part(part).glob("*.parquet.seal")):
             try:
                 with storage_errors("reading", path):
-                    data = path.read_bytes()
+                    data = read_file(path, limit=MAX_SIDE_FILE_BYTES)
             except StorageError as exc:
                 if isinstance(exc.__cause__, FileNotFoundError):
                     continue  # of a file that a merge has just replaced

@@ -262,13 +262,12 @@ def check_file(path: Path, seal: Seal) -> None:
         )
 
 
-def read_batches(path: Path, *, names: list[str] | None = None, around: int | None = None) -> Iterator[pa.RecordBatch]:
+def read_batches(path: Path, *, names: list[str] | None = None) -> Iterator[pa.RecordBatch]:
     """Stream a sealed file's rows, a row group at a time.
 
     Args:
         path: a sealed file.
         names: the columns to read; all by default.
-        around: only the row groups whose `index` range has this record (by the statistics that the seal covers).
 
     Raises:
         CorruptSegment: not Parquet of our schema.
@@ -276,15 +275,8 @@ def read_batches(path: Path, *, names: list[str] | None = None, around: int | No
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
             for group in range(file.num_row_groups):
-                if around is None or _may_hold(file.metadata.row_group(group), around):
-                    yield from file.read_row_group(group, columns=names, use_threads=False).to_batches()
+                yield from file.read_row_group(group, columns=names, use_threads=False).to_batches()
     except FileNotFoundError as exc:
         raise CorruptSegment(f"{path.name} is missing", path=path, hint="restore it from a backup; run trail verify") from exc
     except (pa.ArrowException, OSError) as exc:
         raise CorruptSegment(f"{path.name} cannot be read as Parquet: {exc}", path=path, hint="run trail verify") from exc
-
-
-def _may_hold(group: pq.RowGroupMetaData, index: int) -> bool:
-    statistics = group.column(0).statistics
-    low, high = (statistics.min, statistics.max) if statistics is not None else (None, None)
-    return low is None or high is None or bool(low <= index <= high)

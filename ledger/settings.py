@@ -6,6 +6,7 @@ The file is part of the store and is recorded in the log (`config` record) at ev
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,13 @@ from typing import Any, Final, Self
 from ledger.durable import storage_errors
 from ledger.errors import MalformedError, StoreMissing, UnsupportedFormat
 from ledger.layout import FORMAT_VERSION, Layout
+from ledger.regular import read_file
 
 MIB: Final = 1 << 20
 _LARGEST: Final = 1 << 60
 """Of any number in a trail.toml: leaves out infinity and NaN, and what no clock or file could count."""
+_URL: Final = re.compile(r"https?://[^\s/?#@]+(?:/[^\s#]*)?", re.ASCII)
+"""Credentials have no place in a file that is recorded in the log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,12 @@ class Settings:
     dedupe_hours: float = 24.0
     request_bytes: int = 64 * MIB
     """Largest request body, before and after decompression."""
+    witness_seconds: float = 2.0
+    """Checkpoints are submitted to the witnesses at most this often."""
+    timestamp_urls: tuple[str, ...] = ()
+    """Time-stamping authorities (RFC 3161) to ask."""
+    timestamp_seconds: float = 3600.0
+    """Time stamps are asked for this often."""
 
     @classmethod
     def parse(cls, text: str, *, path: Path) -> Self:
@@ -67,7 +77,7 @@ class Settings:
             )
         fields = {field.name: field for field in dataclasses.fields(cls)}
         for key, value in values.items():
-            _check(key, value, fields, path)
+            values[key] = _checked(key, value, fields, path)
         if not values.get("origin"):
             raise MalformedError(f"{path} has no origin", path=path, hint='add: origin = "example.com/agents"')
         return cls(**values)
@@ -88,7 +98,7 @@ class Settings:
             )
         try:
             with storage_errors("reading", path):
-                text = path.read_text(encoding="utf-8")
+                text = read_file(path, limit=MIB).decode()
         except UnicodeDecodeError as exc:
             raise MalformedError(f"{path} is not UTF-8: {exc}", path=path) from exc
         return cls.parse(text, path=path), text
@@ -102,14 +112,20 @@ def settings_text(origin: str) -> str:
     )
 
 
-def _check(key: str, value: Any, fields: dict[str, Any], path: Path) -> None:
+def _checked(key: str, value: Any, fields: dict[str, Any], path: Path) -> Any:
+    """The value in the type of its field."""
     if key not in fields:
         known = ", ".join(sorted(fields))
         raise MalformedError(f"{path} has an unknown key {key!r}", path=path, hint=f"known keys: format, {known}")
     if key == "origin":
         if not isinstance(value, str) or any(c.isspace() or c == "+" for c in value):
             raise MalformedError(f"{path}: origin is a text without spaces and plus signs", path=path)
+    elif key == "timestamp_urls":
+        if not isinstance(value, list) or not all(isinstance(url, str) and _URL.fullmatch(url) for url in value):
+            raise MalformedError(f"{path}: {key} is a list of http and https URLs, not {value!r}", path=path)
+        return tuple(value)
     elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < _LARGEST:
         raise MalformedError(f"{path}: {key} is a number above 0 and below {_LARGEST}, not {value!r}", path=path)
     elif fields[key].type == "int" and not isinstance(value, int):
         raise MalformedError(f"{path}: {key} is a whole number, not {value!r}", path=path)
+    return value

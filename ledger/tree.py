@@ -14,6 +14,7 @@ from typing import Final
 from ledger import durable, merkle, tiles
 from ledger.durable import storage_errors
 from ledger.errors import CorruptSegment
+from ledger.regular import read_file
 
 HASH_BYTES: Final = 32
 TILE_WIDTH: Final = 256
@@ -29,16 +30,26 @@ def read_tile(root: Path, level: int, n: int, width: int) -> bytes:
     candidates = [full, root / tiles.tile_path(level, n, width)] if width < TILE_WIDTH else [full]
     for path in candidates:
         with contextlib.suppress(FileNotFoundError), storage_errors_but_missing(path):
-            data = path.read_bytes()
+            data = read_file(path, limit=TILE_WIDTH * HASH_BYTES)
             if len(data) >= width * HASH_BYTES:
                 return data[: width * HASH_BYTES]
             raise CorruptSegment(f"tile {path.name} is shorter than {width} hashes", path=path, hint="run trail verify")
-    partial = full.with_name(full.name + ".p")
-    if partial.is_dir():
-        for path in partial.iterdir():
-            if path.name.isdecimal() and int(path.name) >= width and path.stat().st_size >= width * HASH_BYTES:
-                return path.read_bytes()[: width * HASH_BYTES]
+    for path in _wider(full, width):
+        with contextlib.suppress(FileNotFoundError), storage_errors_but_missing(path):
+            data = read_file(path, limit=TILE_WIDTH * HASH_BYTES)
+            if len(data) >= width * HASH_BYTES:
+                return data[: width * HASH_BYTES]
     raise CorruptSegment(f"{tiles.tile_path(level, n, width)} is missing", path=full, hint="run trail verify")
+
+
+def _wider(full: Path, width: int) -> list[Path]:
+    """The partial tiles at least so wide, and the full one again: the writer may have put it in their place since the first look."""
+    partial = full.with_name(full.name + ".p")
+    try:
+        names = [path for path in partial.iterdir() if path.name.isdecimal() and int(path.name) >= width]
+    except (FileNotFoundError, NotADirectoryError):
+        names = []
+    return [*names, full]
 
 
 @contextlib.contextmanager

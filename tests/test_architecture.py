@@ -45,6 +45,8 @@ def loaded_by(code: str) -> set[str]:
 def test_import_contract_holds(contract: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     need(*CONTRACTS[contract].get("source_modules", ()))
     monkeypatch.chdir(ROOT)
+    # It configures logging for a process of its own, and would silence every logger of ours for the tests that follow in this one.
+    monkeypatch.setattr("logging.config.dictConfig", lambda _config: None)
     status = lint_imports(config_filename="pyproject.toml", limit_to_contracts=(contract,), no_cache=True)
     assert status == 0, capsys.readouterr().out
 

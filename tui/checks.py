@@ -18,19 +18,25 @@ import pyarrow.compute as pc
 
 from ledger import durable
 from ledger.errors import LedgerError, MissingKey
-from ledger.keys import KeyFile, Pins, default_key_path, state_dir
+from ledger.keys import LastSigned, Pins, default_key_path, state_dir
 from ledger.layout import Layout
+from ledger.note import Verifier
 from ledger.settings import Settings
+from ledger.signers import vkey_in
+from ledger.trust import LogKeys
 from query.rows import duration, iso
 from tui import running
+from tui.anchored import anchored
 from tui.exits import Exit, exit_of
 from tui.exposure import exposures
-from tui.opening import OpenStore, open_store
+from tui.opening import OpenStore, open_store, origin_of, trust_of
 from tui.output import size_text
 
 NETWORK_FILESYSTEMS: Final = ("nfs", "cifs", "smb", "afs", "ceph", "glusterfs", "lustre", "9p", "fuse.sshfs", "fuse.s3fs", "fuse.rclone")
 """Types of mounts, by how their names begin; locks and fsync there are somebody else's promise."""
 _CLOCK_SECONDS: Final = 5
+_COSIGNED_SECONDS: Final = 300
+"""A quorum that is silent for longer is worth a warning."""
 _REACH_SECONDS: Final = 3.0
 _SLOW_FSYNC_SECONDS: Final = 0.1
 _TESTED: Final = {"duckdb": (2, 3), "pyarrow": (22, 27), "protobuf": (6, 8)}
@@ -52,9 +58,10 @@ class Finding:
 def examine(path: Path) -> Iterator[Finding]:
     """Run all checks that can be run; without a store only those of the machine."""
     try:
+        origin_of(path)
         settings, _text = Settings.load(Layout(path))
     except LedgerError as exc:
-        yield Finding("store", "fail", exc.message, exc.hint)
+        yield Finding("store", "fail", exc.message, exc.hint, exit_of(exc) is Exit.FALSE)
         yield from versions()
         return
     yield Finding("store", "ok", f"{path}, log {settings.origin}")
@@ -89,25 +96,42 @@ def _signing_key(path: Path, settings: Settings) -> Iterator[Finding]:
     key_path = default_key_path(settings.origin)
     pinned = Pins.default().key(settings.origin)
     try:
-        key = KeyFile.load(key_path, origin=settings.origin)
+        # Not loaded: that might ask for a passphrase, or a program for a signature.
+        vkey = vkey_in(key_path, origin=settings.origin)
     except MissingKey as exc:
         yield Finding("key", "warn", exc.message, "fine for a reader; to write, name the key with --key or TRAIL_KEY")
     except LedgerError as exc:
         yield Finding("key", "fail", exc.message, exc.hint)
     else:
+        if Verifier.parse(vkey).name != settings.origin:
+            yield Finding("key", "fail", f"{key_path} is a key of {Verifier.parse(vkey).name}", "name the right one with TRAIL_KEY")
+            return
         yield Finding("key", "ok", f"{key_path} signs for {settings.origin}")
-        if pinned is not None and pinned != key.signer.vkey:
+        trusted = LogKeys.of(*pinned.split()).keys if pinned is not None else ()
+        if pinned is not None and vkey not in [key.verifier.vkey for key in trusted if key.until is None]:
             yield Finding("pin", "fail", "the pinned key is not this signing key's", "find out which of them is the log's")
             return
-    if pinned is None and not os.environ.get("TRAIL_VKEY"):
+    if pinned is not None:
+        yield Finding("pin", "ok", "a public key is pinned")
+    elif os.environ.get("TRAIL_VKEY"):
+        yield Finding("pin", "ok", "TRAIL_VKEY names the public key")
+    elif _in_trust_file(settings.origin):
+        yield Finding("pin", "ok", "your trust file names the public key")
+    else:
         yield Finding(
             "pin",
             "fail",
             "no public key is pinned for this log",
             "get it from whoever runs the log: TRAIL_VKEY, or --key with each command",
         )
-    else:
-        yield Finding("pin", "ok", "a public key is pinned" if pinned is not None else "TRAIL_VKEY names the public key")
+
+
+def _in_trust_file(origin: str) -> bool:
+    """One that cannot be read is told where the store is opened with it."""
+    try:
+        return trust_of(origin, None).keys is not None
+    except LedgerError:
+        return False
 
 
 def _exposed(path: Path, settings: Settings) -> Iterator[Finding]:
@@ -132,17 +156,50 @@ def _reading(path: Path) -> Iterator[Finding]:
     reader = store.reader
     if store.signed.is_false:
         yield Finding("last signed", "fail", store.signed.why, "do not write on: restore the missing records, then run trail verify", True)
+    elif store.signed.state == "unreadable":
+        yield Finding("last signed", "fail", store.signed.why, f"restore {LastSigned.default(reader.origin).path} from a backup")
     elif store.signed.state == "kept":
         yield Finding("last signed", "ok", f"all {store.signed.size:,} records that this machine signed are here")
     else:
         yield Finding(
             "last signed", "warn", f"not compared: {store.signed.why}", "keep a trail checkpoint elsewhere, and verify --against it"
         )
+    yield from _anchored(store)
     yield Finding("reading", "ok", f"{reader.size:,} records under the checkpoint, {len(reader.segments)} segments, every seal proven")
     yield _clock(store)
     unsealed = reader.tail(include_unsigned=True).records.num_rows
     if unsealed > reader.settings.segment_records * 4:
         yield Finding("sealing", "warn", f"{unsealed:,} records are not sealed", "see the server's log: sealing fails or falls behind")
+
+
+def _anchored(store: OpenStore) -> Iterator[Finding]:
+    """Does anybody outside keep what the log signs? Without, whoever has the key can rewrite it all."""
+    reader = store.reader
+    found = anchored(reader.layout, origin=reader.origin, size=reader.size)
+    if found["error"]:
+        yield Finding("anchored", "fail", found["error"], "run trail verify")
+        return
+    if not found["witnesses_wanted"]:
+        yield Finding(
+            "witnesses",
+            "warn",
+            "nobody outside confirms this log",
+            f"name witnesses in {reader.layout.policy}, or keep checkpoints elsewhere",
+        )
+        return
+    failing = [f"{witness['name']}: {witness['error']}" for witness in found["witnesses"] if witness["error"]]
+    cosigned = found["cosigned"]
+    if cosigned is None:
+        why = "; ".join(failing) or "no quorum has cosigned anything yet"
+        yield Finding("witnesses", "fail", why, "see the server's log; is trail serve running, and does each witness know this log?")
+    elif cosigned["records_behind"] and cosigned["seconds_ago"] > _COSIGNED_SECONDS:
+        age = duration(int(cosigned["seconds_ago"] * 10**9))
+        late = f"{cosigned['records_behind']:,} records are newer than the last cosigned checkpoint, which is {age} old"
+        yield Finding("witnesses", "warn", "; ".join([late, *failing]), "see the server's log")
+    elif failing:
+        yield Finding("witnesses", "warn", "; ".join(failing), "the quorum is met without them; see to them before another one fails")
+    else:
+        yield Finding("witnesses", "ok", f"a quorum has cosigned {cosigned['size']:,} records")
 
 
 def _clock(store: OpenStore) -> Finding:

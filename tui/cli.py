@@ -41,10 +41,13 @@ SECTIONS: Final[dict[str, dict[str, tuple[str, str]]]] = {
         "verify": ("verify", "Check everything a store says."),
         "prove": ("prove", "A proof of one record, for somebody else."),
         "checkpoint": ("checkpoint", "The signed state of the log, to be kept elsewhere."),
+        "witness": ("witness", "Cosign the checkpoints of others, and never two histories."),
+        "timestamp": ("timestamp", "Have a time-stamping authority confirm a checkpoint."),
     },
     "Look after it": {
         "status": ("status", "How the store and its server are."),
         "info": ("info", "Names, keys, paths and versions."),
+        "key": ("key", "Make, rotate and list signing keys; say what a stolen one exposes."),
         "doctor": ("doctor", "Find what is wrong with the set-up, and what to do."),
     },
 }

@@ -36,8 +36,9 @@ def exposures(layout: Layout, *, origin: str, key: Path) -> Iterator[Exposure]:
         origin: its log.
         key: the signing key's file.
     """
-    secrets = [key, key.with_name(key.name + ".secret")]
-    for path in secrets:
+    # Also the next key of a rotation, the ones that were given up, and what says that one was begun.
+    beside = sorted(path for path in key.parent.iterdir() if path.name.startswith(f"{key.name}.")) if key.parent.is_dir() else []
+    for path in (key, *beside):
         if _mode(path) & (_READ | _WRITE):
             yield Exposure(path, f"the signing key {path} is open to other accounts", f"chmod 600 {path}")
     for path in (layout.quarantine, layout.part("contents")):

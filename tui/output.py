@@ -21,6 +21,8 @@ _JSON_CONTROLS: Final = re.compile("[\x7f-\x9f\u2028\u2029]")
 """JSON leaves these as they are, and a terminal obeys some of them."""
 _COLOURS: Final = {"red": 31, "green": 32, "yellow": 33, "bold": 1, "dim": 2}
 _PROGRESS_SECONDS: Final = 0.1
+_GUESS_SECONDS: Final = 1.0
+"""Before that, nothing is known of the speed."""
 _NARROWEST: Final = 12
 _TIME_WIDTH: Final = len("2026-11-20 10:42:05")
 
@@ -117,7 +119,8 @@ class Progress:
         """`what` is being done to so many of `unit`."""
         self._what = what
         self._unit = unit
-        self._shown = 0.0
+        self._begun = self._shown = time.monotonic()
+        self._written = False
         self._live = sys.stderr.isatty()
 
     def __call__(self, done: int, total: int) -> None:
@@ -125,17 +128,35 @@ class Progress:
         now = time.monotonic()
         if not self._live or now - self._shown < _PROGRESS_SECONDS:
             return
-        self._shown = now
-        share = f" ({done * 100 // total}%)" if total else ""
+        self._shown, self._written = now, True
         of = f" of {total:,}" if total else ""
-        _talk(f"\r\x1b[K{self._what}: {done:,}{of} {self._unit}{share}")
+        _talk(f"\r\x1b[K{self._what}: {done:,}{of} {self._unit}{time_left(done, total, now - self._begun)}")
 
     def __enter__(self) -> Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live and self._shown:
+        if self._live and self._written:
             _talk("\r\x1b[K")
+
+
+def time_left(done: int, total: int, passed: float) -> str:
+    """How long the rest takes at the speed so far, for a person; nothing while that would be a guess.
+
+    >>> [time_left(done, 1000, 10.0) for done in (0, 100, 990, 1000)]
+    ['', ', about 2 min left', ', less than 5 s left', '']
+    >>> time_left(1, 1_000, 60.0), time_left(500, 0, 10.0)
+    (', about 17 h left', '')
+    """
+    if not 0 < done < total or passed < _GUESS_SECONDS:
+        return ""
+    seconds_left = passed * (total - done) / done
+    if seconds_left < 5:
+        return ", less than 5 s left"
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds_left >= 1.5 * length:
+            return f", about {round(seconds_left / length)} {unit} left"
+    return f", about {round(seconds_left / 5) * 5} s left"
 
 
 def size_text(size_bytes: int) -> str:

@@ -11,10 +11,14 @@ import os
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 from ledger import durable
 from ledger.keys import slug, state_dir
 from ledger.layout import Layout
+from ledger.regular import read_file
+
+_MAX_LOCK_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ def find_server(origin: str, store: Path) -> Running | None:
 def lock_holder(store: Path) -> Holder | None:
     """Who writes to the store: read from the lock's text, because even asking for the lock could disturb a writer that starts."""
     try:
-        value = json.loads(Layout(store).lock.read_bytes())
+        value = json.loads(read_file(Layout(store).lock, limit=_MAX_LOCK_BYTES))
         pid, host, command = int(value["pid"]), str(value["host"]), str(value["command"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ledger import merkle
-from ledger.checkpoint import Checkpoint, open_checkpoint
-from ledger.errors import LedgerError
-from ledger.note import Verifier
+from ledger.checkpoint import Checkpoint
+from ledger.errors import MalformedError, VerificationError
 from ledger.reader import StoreReader, frontier_nodes
 from ledger.tree import tile_nodes
 
@@ -21,7 +20,7 @@ from ledger.tree import tile_nodes
 class Signed:
     """The store against the last signed checkpoint."""
 
-    state: Literal["kept", "rollback", "fork", "none", "not_checked"]
+    state: Literal["kept", "rollback", "fork", "none", "not_checked", "unreadable"]
     size: int | None
     """Records that were signed."""
     why: str = ""
@@ -41,18 +40,27 @@ def compare(reader: StoreReader, note: bytes | None) -> Signed:
     """
     if note is None:
         return Signed("none", None, "this machine never signed for this log")
-    if reader.vkey is None:
+    if reader.keys is None:
         return Signed("not_checked", None, "no key is pinned")
     try:
-        head = open_checkpoint(note, Verifier.parse(reader.vkey), reader.origin)
-    except LedgerError as exc:
-        return Signed("not_checked", None, f"the last signed checkpoint cannot be read: {exc.message}")
+        head = reader.keys.open(note)
+    except MalformedError as exc:
+        return Signed("unreadable", None, f"the checkpoint that this machine last signed cannot be read: {exc.message}")
+    except VerificationError as exc:
+        # The store's own is by a key that is believed. What was signed after a rotation is not: this is the store of before.
+        return Signed("rollback", None, f"what this machine last signed is by no key that is believed for it: {exc.message}")
     covered = reader.size + reader.tail(include_unsigned=True).unsigned
     if head.size > covered:
         return Signed(
             "rollback", head.size, f"{head.size} records were signed, and the store has {covered}: {head.size - covered} are missing"
         )
-    if _root_at(reader, head) != head.root:
+    try:
+        root = _root_at(reader, head)
+    except VerificationError as exc:
+        return Signed(
+            "fork", head.size, f"the tiles do not lead from the {head.size} records that were signed to the checkpoint: {exc.message}"
+        )
+    if root != head.root:
         return Signed("fork", head.size, f"the store has another history than the {head.size} records that were signed")
     return Signed("kept", head.size)
 
@@ -60,7 +68,7 @@ def compare(reader: StoreReader, note: bytes | None) -> Signed:
 def _root_at(reader: StoreReader, head: Checkpoint) -> bytes:
     root = reader.layout.root
     if head.size <= reader.size:
-        return merkle.root_from(head.size, tile_nodes(root, reader.size))
+        return merkle.root_within(head.size, whole=reader.size, root=reader.tree_head.root, reader=tile_nodes(root, reader.size))
     start = reader.sealed_end
     frontier = merkle.Frontier(start, frontier_nodes(root, start, reader.size))
     records = reader.tail(include_unsigned=True).records.column("record").slice(0, head.size - start)

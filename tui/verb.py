@@ -16,8 +16,10 @@ DEFAULT_STORE: Final = "trail-store"
 ENVIRONMENT: Final = {
     "TRAIL_STORE": "the store, where --store is not given",
     "TRAIL_KEY": "the signing key's file",
+    "TRAIL_PASSPHRASE_FILE": "the file with the signing key's passphrase",
     "TRAIL_VKEY": "the public key to believe",
     "TRAIL_STATE": "the directory of the last signed state",
+    "TRAIL_WITNESS": "the witness's directory, where --dir is not given",
     "TRAIL_TOKEN": "the token that a running server wants of trail import",
 }
 """The variables that the command reads; one that is set and empty is a mistake, not a default."""
@@ -129,6 +131,14 @@ class VerbGroup(click.Group):
         refuse_empty(ctx, args)
         return super().parse_args(ctx, args)
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, each with the whole first paragraph of its help: click would cut it after some words."""
+        commands = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, " ".join((command.help or "").split("\n\n")[0].split())) for name, command in commands if command is not None]
+            )
+
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples."""
         write_examples(self.examples, formatter)
@@ -176,23 +186,42 @@ class Checked(click.ParamType[Any]):
         self.fail(f"{exc.message}{f' ({exc.hint})' if exc.hint else ''}", param, ctx)
 
 
-def _read_vkey(text: str) -> str:
-    from ledger.note import Verifier
+def read_vkey(text: str) -> str:
+    """A public key as the user gave it, `VKEY` or `VKEY@<=SIZE`.
+
+    Raises:
+        MalformedError: it is none.
+    """
+    from ledger.trust import TrustedKey
 
     try:
-        return Verifier.parse(text).vkey
+        return TrustedKey.parse(text).spec
     except MalformedError as exc:
         raise MalformedError(f"not a public key: {exc.message}", hint="it looks like NAME+HEX+BASE64; see trail info") from exc
 
 
+def _together(context: click.Context, _option: click.Parameter, given: tuple[str, ...]) -> str | None:
+    from ledger.trust import LogKeys
+
+    if not given:
+        return None
+    try:
+        return " ".join(LogKeys.of(*given).specs)
+    except MalformedError as exc:
+        raise click.UsageError(exc.message, context) from exc
+
+
 def vkey_option(function: Function) -> Function:
-    """`--key VKEY` of verbs that read."""
+    """`--key VKEY` of verbs that read: the keys given, with spaces between, or None."""
     return click.option(
         "--key",
         "vkey",
         metavar="VKEY",
-        type=Checked("vkey", _read_vkey),
-        help="The log's public key.  [default: TRAIL_VKEY, else the pinned one]",
+        type=Checked("vkey", read_vkey),
+        multiple=True,
+        callback=_together,
+        help="The log's public key; after a rotation: --key 'OLD@<=SIZE' --key NEW.  "
+        "[default: TRAIL_VKEY, else the pinned one, else your trust file's]",
     )(function)
 
 

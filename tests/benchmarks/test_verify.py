@@ -14,15 +14,15 @@ from bench import report
 from bench_store import Million
 
 from ledger import fsck
-from ledger.note import Verifier
 from ledger.reader import StoreReader
+from ledger.trust import LogKeys, Trust
 
 pytestmark = pytest.mark.benchmark
 
 
 def test_verify(million: Million) -> None:
     start = time.perf_counter()
-    found = fsck.verify(million.root, verifier=Verifier.parse(million.vkey))
+    found = fsck.verify(million.root, trust=Trust(LogKeys.of(million.vkey)))
     seconds = time.perf_counter() - start
     assert found.verdict == "verified", found.as_json()
     record = StoreReader.open(million.root, vkeys=[million.vkey]).record(500_000)

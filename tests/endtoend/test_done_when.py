@@ -1,7 +1,8 @@
 """What has to hold before anything is built on top of it, each by the command as a user types it.
 
 Two more are shown in `tests/ledger/test_format.py`: the leaf check as one SQL statement in stock DuckDB, and a reader of forty lines that
-reaches the same root and signature. That any byte of any sealed file is covered is gone through there and in `test_damage.py`.
+reaches the same root and signature. That any byte of any sealed file is covered is gone through in `tests/attacks` and in
+`tests/ledger/test_damage_anywhere.py`.
 """
 
 from __future__ import annotations

@@ -7,13 +7,17 @@ The oracle after each: every acknowledged record once and at the index of its re
 from __future__ import annotations
 
 import errno
-import shutil
-from concurrent.futures import ThreadPoolExecutor
+import inspect
+import sys
+import threading
 from pathlib import Path
+from types import FrameType
 
 import pytest
-from crashes import ERRORS, KILLS, Diary, Disk, require_absent, require_kept, run_driven
+from crashes import ERRORS, KILLS, Diary, Disk, break_and_recover, require_kept, run_driven, scenario
 from stores import Home, new_home
+
+from ledger import durable
 
 CALLS = 360
 """About as many calls as the driven scenario makes; beyond its end nothing breaks, which is a case too."""
@@ -27,51 +31,6 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Home:
     )  # fmt: skip
 
 
-def one(empty: Home, base: Path, disk: Disk) -> list[str]:
-    """Drive a writer over this disk, then start again over what it left; what is wrong."""
-    home = empty.copy(base / "home")
-    disk.base = base / "home"
-    diary = Diary(base / "diary")
-    wrong = []
-    code = run_driven(home.base, diary.path, disk)
-    if code not in (0, -9):
-        wrong.append(f"exit code {code}")
-    if disk.how in KILLS and disk.how != "power" and (home.store / "checkpoint").exists():
-        # An auditor or a reader may come before the next start.
-        report = home.verify()
-        if report.verdict != "verified":
-            wrong.append(f"before the start: {report.as_json()['integrity']}")
-        home.read()
-    if disk.how in ERRORS and not disk.for_ever and diary.read("in vain"):
-        wrong.append(f"did not go on: {diary.read('in vain')}")
-    home.open().close()
-    report = home.verify()
-    if report.verdict != "verified":
-        wrong.append(f"after the start: {report.as_json()['integrity']}")
-    try:
-        require_kept(home, diary)
-        if disk.how in ERRORS and not disk.for_ever:
-            require_absent(home, diary)
-    except AssertionError as exc:
-        wrong.append(str(exc))
-    shutil.rmtree(base)
-    return [f"{disk.how} at {disk.at} ({diary_of(diary)}): {line}" for line in wrong]
-
-
-def diary_of(diary: Diary) -> str:
-    return ", ".join(line[0] for line in diary.read("broken")) if diary.path.exists() else "killed"
-
-
-def all_of(empty: Home, base: Path, disks: list[Disk]) -> list[str]:
-    """Two at a time; what is wrong in all of them."""
-
-    def number(pair: tuple[int, Disk]) -> list[str]:
-        return one(empty, base / str(pair[0]), pair[1])
-
-    with ThreadPoolExecutor(2) as pool:
-        return [line for lines in pool.map(number, enumerate(disks)) for line in lines]
-
-
 def test_the_scenario_runs_through_on_a_good_disk(empty: Home, tmp_path: Path) -> None:
     home = empty.copy(tmp_path / "home")
     diary = Diary(tmp_path / "diary")
@@ -79,20 +38,41 @@ def test_the_scenario_runs_through_on_a_good_disk(empty: Home, tmp_path: Path) -
     assert [len(diary.read(kind)) for kind in ("acknowledged", "refused", "in vain", "end")] == [5, 0, 0, 1]
     ((calls,),) = diary.read("calls")
     assert CALLS - 120 < calls < CALLS, "the points below are spread over all calls"
+    assert len(diary.read("signed")) > 4, "the oracle knows what was signed"
     require_kept(home, diary)
     assert len(home.files("records/*.parquet")) == 2, "it seals and merges"
+
+
+def test_the_scenario_goes_through_every_function_that_writes(empty: Home, tmp_path: Path) -> None:
+    home, diary = empty.copy(tmp_path / "home"), Diary(tmp_path / "diary")
+    seen: set[str] = set()
+
+    def watch(frame: FrameType, event: str, _argument: object) -> None:
+        if event == "call" and frame.f_code.co_filename == durable.__file__:
+            seen.add(frame.f_code.co_name)
+
+    threading.setprofile(watch)
+    sys.setprofile(watch)
+    try:
+        scenario(home, diary)
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
+    public = {name for name, value in vars(durable).items() if inspect.isfunction(value) and value.__module__ == durable.__name__}
+    assert {name for name in public if not name.startswith("_")} - seen == set()
+    require_kept(home, diary)
 
 
 @pytest.mark.parametrize(
     ("how", "first", "step"), [("kill before", 5, 47), ("kill half", 11, 53), ("kill after", 23, 43), ("power", 17, 31)]
 )
 def test_killed(empty: Home, tmp_path: Path, how: str, first: int, step: int) -> None:
-    assert all_of(empty, tmp_path, [Disk(tmp_path, at, how) for at in range(first, CALLS, step)]) == []
+    assert break_and_recover(empty, tmp_path, [Disk(tmp_path, at, how) for at in range(first, CALLS, step)]) == []
 
 
 @pytest.mark.parametrize(("how", "first", "step"), [("error before", 3, 61), ("error half", 19, 67), ("error after", 27, 59)])
 def test_one_call_fails(empty: Home, tmp_path: Path, how: str, first: int, step: int) -> None:
-    assert all_of(empty, tmp_path, [Disk(tmp_path, at, how) for at in range(first, CALLS, step)]) == []
+    assert break_and_recover(empty, tmp_path, [Disk(tmp_path, at, how) for at in range(first, CALLS, step)]) == []
 
 
 @pytest.mark.parametrize(
@@ -102,21 +82,21 @@ def test_one_call_fails(empty: Home, tmp_path: Path, how: str, first: int, step:
 )  # fmt: skip
 def test_one_call_of_each_kind_fails(empty: Home, tmp_path: Path, call: str, where: str) -> None:
     disks = [Disk(tmp_path, at, how, only=call, where=where) for at, how in ((0, "error after"), (1, "error before"))]
-    assert all_of(empty, tmp_path, disks) == []
+    assert break_and_recover(empty, tmp_path, disks) == []
 
 
 def test_a_disk_that_fails_for_ever_ends_the_writer_in_order(empty: Home, tmp_path: Path) -> None:
     disks = [Disk(tmp_path, at, "error before", number=errno.ENOSPC, for_ever=True) for at in (60, 250)]
-    assert all_of(empty, tmp_path, disks) == []
+    assert break_and_recover(empty, tmp_path, disks) == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [*KILLS, *ERRORS])
 def test_every_call(empty: Home, tmp_path: Path, how: str) -> None:
-    assert all_of(empty, tmp_path, [Disk(tmp_path, at, how) for at in range(CALLS)]) == []
+    assert break_and_recover(empty, tmp_path, [Disk(tmp_path, at, how) for at in range(CALLS)]) == []
 
 
 @pytest.mark.slow
 def test_a_disk_that_fails_for_ever_from_many_calls_on(empty: Home, tmp_path: Path) -> None:
     disks = [Disk(tmp_path, at, how, number=errno.ENOSPC, for_ever=True) for at in range(0, CALLS, 10) for how in ERRORS]
-    assert all_of(empty, tmp_path, disks) == []
+    assert break_and_recover(empty, tmp_path, disks) == []

@@ -10,11 +10,11 @@ from crashes import Diary, require_kept, require_no_fork, run_and_kill
 from stores import Home, new_home
 
 
-def rounds(tmp_path: Path, count: int, *, longest: float) -> Home:
+def rounds(tmp_path: Path, count: int, *, longest: float, seed: int = 7) -> Home:
     """Kill, start again over the same store, and so on; after each round everything is checked."""
     home = new_home(tmp_path / "home", segment_records=60, compact_fan_in=3, compact_grace_seconds=0.05, checkpoint_seconds=0.01)
     diary = Diary(tmp_path / "diary")
-    rng = random.Random(7)
+    rng = random.Random(seed)
     seen: list[bytes] = []
     for number in range(count):
         run_and_kill(home.base, diary.path, rng.uniform(0.01, longest))
@@ -37,6 +37,8 @@ def test_killed_under_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_under_load_many_times(tmp_path: Path) -> None:
-    home = rounds(tmp_path, 60, longest=4.0)
+@pytest.mark.parametrize("seed", range(10))
+def test_killed_under_load_two_hundred_times(tmp_path: Path, seed: int) -> None:
+    # Ten stores of twenty rounds: each round checks everything that came before, and one store would take ever longer.
+    home = rounds(tmp_path, 20, longest=2.5, seed=seed)
     assert any(".0." not in path.name for path in home.files("records/*.parquet")), "merged files are among them"

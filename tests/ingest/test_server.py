@@ -51,6 +51,14 @@ def test_a_public_address_with_tokens_is_ours_to_take() -> None:
     opened.close()
 
 
+def test_an_answer_does_not_wait_for_a_delayed_acknowledgement() -> None:
+    (opened,) = listen(Address("127.0.0.1", 0), tokens_in_use=False)
+    with opened, socket.create_connection(opened.getsockname()):
+        accepted, _peer = opened.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 def test_localhost_is_every_loopback_address_on_one_port() -> None:
     sockets = listen(Address("localhost", 0), tokens_in_use=False)
     addresses = addresses_of(sockets)
@@ -110,7 +118,7 @@ sockets = server.listen(server.Address("127.0.0.1", 0), tokens_in_use=False)
 say(server.addresses_of(sockets)[0].port)
 failing = OSError("pipeline") if "fail" in sys.argv else None
 stop = [step("pipeline", failing), step("log")]
-asyncio.run(server.run(app, sockets, on_start=[step("start")], on_stop=stop, drain_seconds=int(sys.argv[1])))
+server.serve(app, sockets, on_start=[step("start")], on_stop=stop, drain_seconds=int(sys.argv[1]))
 say("end")
 """
 

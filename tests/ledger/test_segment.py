@@ -283,16 +283,6 @@ def test_an_extent_without_times_has_none() -> None:
     assert (extent.min_time, extent.max_time, extent.min_received) == (None, None, 5)
 
 
-def test_only_row_groups_that_may_hold_a_record_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "r.parquet"
-    whole = pa.Table.from_batches(batches(100))
-    with pq.ParquetWriter(path, columns.SCHEMA, store_schema=False) as writer:
-        for start in range(0, 100, 10):
-            writer.write_table(whole.slice(start, 10))
-    (batch,) = read_batches(path, names=["index"], around=35)
-    assert batch.column("index").to_pylist() == list(range(30, 40))
-
-
 def test_files_are_compared_with_their_seals(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     write_records(path, batches())

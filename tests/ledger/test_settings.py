@@ -22,7 +22,9 @@ def test_what_is_not_set_has_its_default() -> None:
     assert Settings.parse(settings_text("example.com/agents"), path=PATH) == Settings(origin="example.com/agents")
 
 
-@pytest.mark.parametrize("field", [field for field in dataclasses.fields(Settings) if field.name != "origin"], ids=lambda field: field.name)
+@pytest.mark.parametrize(
+    "field", [field for field in dataclasses.fields(Settings) if field.type in ("int", "float")], ids=lambda field: field.name
+)
 def test_every_number_can_be_set_and_is_checked(field: dataclasses.Field[object]) -> None:
     assert getattr(Settings.parse(HEAD + f"{field.name} = 7\n", path=PATH), field.name) == 7
     wrong = ["0", "-1", "true", '"7"', "[7]", "inf", "nan", "-inf", str(2**70), "1979-05-27"]
@@ -33,6 +35,24 @@ def test_every_number_can_be_set_and_is_checked(field: dataclasses.Field[object]
     for value in wrong:
         with pytest.raises(MalformedError, match=field.name) as caught:
             Settings.parse(HEAD + f"{field.name} = {value}\n", path=PATH)
+        assert caught.value.path == str(PATH)
+
+
+def test_urls_are_a_list_of_texts_and_each_is_checked() -> None:
+    text = 'timestamp_urls = ["https://tsa.example.com/stamp?x=1", "http://[::1]:3180"]\n'
+    assert Settings.parse(HEAD + text, path=PATH).timestamp_urls == ("https://tsa.example.com/stamp?x=1", "http://[::1]:3180")
+    assert Settings.parse(HEAD + "timestamp_urls = []\n", path=PATH).timestamp_urls == ()
+    for value in [
+        '"https://a.example"',
+        "[1]",
+        '["ftp://a.example"]',
+        '["https://"]',
+        '["https://user:pw@a.example/"]',
+        '["https://a b"]',
+        "{}",
+    ]:
+        with pytest.raises(MalformedError, match="timestamp_urls") as caught:
+            Settings.parse(HEAD + f"timestamp_urls = {value}\n", path=PATH)
         assert caught.value.path == str(PATH)
 
 

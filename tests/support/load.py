@@ -18,8 +18,9 @@ SPANS = 5
 class Load:
     """A few clients; a request without an answer is sent again by `settle`, as an exporter would."""
 
-    def __init__(self, clients: int = 3) -> None:
+    def __init__(self, clients: int = 3, *, token: str | None = None) -> None:
         """Nothing is sent yet."""
+        self._headers = {} if token is None else {"Authorization": f"Bearer {token}"}
         self.acknowledged: dict[int, str] = {}
         """Index -> span id, from the receipts."""
         self.duplicates = 0
@@ -56,7 +57,7 @@ class Load:
 
     def _send(self, url: str, body: bytes, ids: list[str]) -> bool:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            answer = post(url, "/v1/traces", body, timeout=20)
+            answer = post(url, "/v1/traces", body, timeout=20, **self._headers)
             if answer.status == 200:
                 with self._lock:
                     self.acknowledged.update(zip(answer.receipt, ids, strict=True))

@@ -16,11 +16,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ledger import columns
 from ledger.contents import ContentRows, keyed_digest, pseudonym
-from ledger.fsck import Report, verify
+from ledger.fsck import verify
+from ledger.fsck_report import Report
 from ledger.journal import Part, encode_part
 from ledger.keys import LastSigned, Pins
 from ledger.merkle import leaf_hashes
@@ -29,6 +30,7 @@ from ledger.reader import StoreReader
 from ledger.record import canonical, content_mark
 from ledger.segment import read_batches
 from ledger.submission import BatchNote, Receipt
+from ledger.trust import LogKeys, Trust
 from ledger.writer import StoreWriter, create
 
 ORIGIN = "example.com/agents"
@@ -73,7 +75,7 @@ class Home:
 
     @property
     def verifier(self) -> Verifier:
-        return Verifier.parse(self.vkey)
+        return Verifier.parse(self.vkey.split()[-1])
 
     def copy(self, base: Path) -> Home:
         """The same log elsewhere, key and state included; times are kept, as a thief or a backup would keep them."""
@@ -97,9 +99,11 @@ class Home:
         """Open for reading with the pinned key and a cache of its own."""
         return StoreReader.open(self.store, **{"vkeys": [self.vkey], "cache": self.base / "cache", **arguments})
 
-    def verify(self, **arguments: Any) -> Report:
-        """Check everything in this process, with the pinned key and the last-signed state."""
-        return verify(self.store, **{"verifier": self.verifier, "last_signed": self.state, "processes": 1, **arguments})
+    def verify(self, *, verifier: Verifier | Literal["pinned"] | None = "pinned", trust: Trust | None = None, **arguments: Any) -> Report:
+        """Check everything in this process, with the pinned key (or `verifier`, or whatever `trust` says) and the last-signed state."""
+        pinned = LogKeys.of(*self.vkey.split()) if verifier == "pinned" and trust is None else None
+        believed = trust or Trust(keys=LogKeys.of(verifier) if isinstance(verifier, Verifier) else pinned)
+        return verify(self.store, trust=believed, **{"last_signed": self.state, "processes": 1, **arguments})
 
     @property
     def checkpoint(self) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,11 +19,16 @@ XDG = {"XDG_CONFIG_HOME": ".config", "XDG_STATE_HOME": ".local/state", "XDG_DATA
 
 @pytest.fixture
 def trail(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
-    """Call the command in this process, which is quicker; not for what changes the process (`sql`)."""
+    """Call the command in this process, which is quicker."""
 
     def call(*args: object) -> Ran:
         capfd.readouterr()
-        code = run([str(arg) for arg in args])
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        try:
+            code = run([str(arg) for arg in args])
+        finally:
+            # `sql` confines its process for good, and every thread and test after it would starve here.
+            resource.setrlimit(resource.RLIMIT_AS, before)
         out, err = capfd.readouterr()
         return Ran(int(code), out, err)
 

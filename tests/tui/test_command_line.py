@@ -17,7 +17,12 @@ from tui.exits import MEANINGS, Exit
 from tui.verb import Verb, VerbGroup
 
 Call = Callable[..., Ran]
-LEAVES = [(name,) for name in VERBS if name != "token"] + [("token", "add"), ("token", "list"), ("token", "revoke")]
+GROUPS = {
+    "token": ("add", "list", "revoke"),
+    "witness": ("init", "add-log", "serve", "show"),
+    "key": ("new", "rotate", "pin", "list", "compromised"),
+}
+LEAVES = [(name,) for name in VERBS if name not in GROUPS] + [(group, name) for group, names in GROUPS.items() for name in names]
 READS = ("ask", "runs", "timeline", "show", "sql", "verify", "prove", "checkpoint", "status", "info", "doctor")
 
 

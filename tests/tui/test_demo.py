@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -27,7 +28,10 @@ def test_it_shows_everything_and_can_be_repeated(tmp_path: Path, monkeypatch: py
     assert ran.out.index("VERIFIED") < ran.out.index("FAILED")
     assert "FALSE  file: records/" in ran.out
     assert "FALSE  record: records/" in ran.out
-    assert "[6/6]" in ran.err
+    assert "[8/8]" in ran.err
+    assert "ANCHORED: a quorum of your witnesses" in ran.out
+    assert "With the public key alone that is a perfect store" in ran.out
+    assert re.search(r"FALSE  rollback: the newest checkpoint of the witness, from record \d+: \d\d records are missing", ran.out)
     assert "Traceback" not in ran.err
 
     commands = [line.strip() for line in ran.out.partition("Try next:")[2].splitlines() if line.strip()]
@@ -82,13 +86,17 @@ def test_ctrl_c_takes_the_server_with_it(tmp_path: Path) -> None:
     )
     assert process.stderr is not None
     said = ""
-    while "[2/6]" not in said:
-        said += process.stderr.readline()
-    url = said.split("[2/6] started the server: ")[1].split()[0]
+    while "[3/8]" not in said:
+        line = process.stderr.readline()
+        assert line, f"the demo ended early: {said}"
+        said += line
+    urls = re.findall(r"started (?:the server|a witness, [^:]*): (\S+)", said)
+    assert len(urls) == 2
     os.killpg(process.pid, signal.SIGINT)
     _out, rest = process.communicate(timeout=60)
     assert process.returncode == Exit.INTERRUPTED
     assert "Traceback" not in rest
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
+    for url in urls:
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
     assert run_trail("demo", cwd=tmp_path).code == Exit.OK

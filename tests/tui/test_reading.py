@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -193,3 +194,27 @@ def test_a_path_is_printed_as_it_is_given(trail: Call, recorded: Recorded, monke
     monkeypatch.chdir(recorded.store.parent)
     assert trail("status", "--store", recorded.store.name, "--json").json["store"] == recorded.store.name
     assert os.path.isabs(trail("info", "--store", recorded.store.name, "--json").json["paths"]["store"])  # noqa: PTH117 - a text
+
+
+def test_a_receipt_becomes_proofs(trail: Call, recorded: Recorded, tmp_path: Path) -> None:
+    batch = run_trail("sql", "SELECT min(index) AS n FROM records WHERE kind = 'batch'", "--store", recorded.store, "--json").json[0]["n"]
+    body = json.loads(trail("show", batch, "--store", recorded.store, "--raw").out)["batch"]
+    place = tmp_path / "proofs"
+    ran = trail("prove", "--receipt", f"{body['start']}-{body['end']}", "-o", place, "--store", recorded.store)
+    assert ran.code == Exit.OK, ran
+    assert {path.name for path in place.iterdir()} == {
+        f"{index}.{ending}" for index in range(body["start"], body["end"]) for ending in ("tlog-proof", "json")
+    }
+    for index in range(body["start"], body["end"]):
+        checked = ["verify", "--proof", place / f"{index}.tlog-proof", "--record", place / f"{index}.json", "--key", recorded.vkey]
+        assert trail(*checked).code == Exit.OK
+    for wrong in (
+        ["--receipt", "5-5", "-o", place],
+        ["--receipt", "5-6"],
+        ["3", "--receipt", "5-6", "-o", place],
+        [],
+        ["--receipt", "x-y"],
+    ):
+        assert trail("prove", *wrong, "--store", recorded.store).code == Exit.USAGE
+    assert trail("prove", "--receipt", "100000-100002", "-o", tmp_path / "none", "--store", recorded.store).code == Exit.UNVERIFIABLE
+    assert not (tmp_path / "none").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -13,9 +15,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
+from flood import flooded
 from trail_process import Ran, Recorded, Server, command_line, environment, play, run_trail
 
 from tui.exits import Exit
@@ -32,11 +36,15 @@ def store(trail: Call, tmp_path: Path) -> Path:
     return tmp_path / "store"
 
 
+def body_of(text: str) -> bytes:
+    """One log record as OTLP/JSON."""
+    return json.dumps({"resourceLogs": [{"scopeLogs": [{"logRecords": [{"timeUnixNano": "1", "body": {"stringValue": text}}]}]}]}).encode()
+
+
 def post(url: str, text: str, token: str | None = None) -> tuple[int, dict[str, str]]:
     """Send one log record as OTLP/JSON; the status and the headers."""
-    body = {"resourceLogs": [{"scopeLogs": [{"logRecords": [{"timeUnixNano": "1", "body": {"stringValue": text}}]}]}]}
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    request = Request(f"{url}/v1/logs", json.dumps(body).encode(), headers)  # noqa: S310 - our own server
+    request = Request(f"{url}/v1/logs", body_of(text), headers)  # noqa: S310 - our own server
     try:
         with build_opener(ProxyHandler({})).open(request, timeout=30) as response:
             return response.status, dict(response.headers)
@@ -167,6 +175,31 @@ def test_without_tokens_it_stays_on_this_machine(trail: Call, store: Path) -> No
     assert (ran.code, ran.out) == (Exit.STORAGE, "")
     assert "trail token add" in ran.err
     assert trail("status", "--store", store, "--json").json["size"] == 0
+
+
+def test_silent_connections_take_the_log_no_descriptors_that_it_needs(store: Path, serving: Serve) -> None:
+    """Without a cap, accepting failed first, then sealing, and telemetry was refused with 503 as if the disk were broken."""
+    with (store / "trail.toml").open("a") as file:
+        file.write("segment_age_seconds = 0.2\n")
+    server = serving(store)
+    early = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+    with contextlib.closing(early):
+
+        def sent(text: str) -> int:
+            early.request("POST", "/v1/logs", body_of(text), {"Content-Type": "application/json"})
+            with early.getresponse() as response:
+                response.read()
+                return response.status
+
+        assert sent("before") == 200
+        with flooded(server.process.pid, server.url):
+            sealed = len(list((store / "records").glob("*.parquet")))
+            assert sent("meanwhile") == 200
+            assert eventually(lambda: len(list((store / "records").glob("*.parquet"))) > sealed)
+            assert sent("still") == 200
+    assert server.stop() == Exit.OK
+    assert "Too many open files" not in server.said
+    assert counted(store, "kind = 'log'") == 3
 
 
 def test_a_taken_port(trail: Call, store: Path) -> None:

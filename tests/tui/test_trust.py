@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from trail_process import Ran, Recorded
 
+from ledger.keys import LastSigned
 from ledger.note import Signer
 from tui.exits import Exit
 
@@ -163,6 +165,51 @@ def test_settings_with_a_typing_mistake(trail: Call, recorded: Recorded) -> None
     ran = trail("status", "--store", recorded.store)
     assert (ran.code, ran.out) == (Exit.UNVERIFIABLE, "")
     assert "segment_recods" in ran.err
+
+
+@pytest.mark.parametrize("verb", [["status"], ["info"], ["ask", "x"], ["prove", "1"], ["checkpoint"], ["verify"]], ids=lambda verb: verb[0])
+def test_a_store_of_before_the_rotation_is_false_for_somebody_with_the_old_key(
+    trail: Call, recorded: Recorded, tmp_path: Path, verb: list[str]
+) -> None:
+    shutil.copytree(recorded.store, tmp_path / "backup")
+    assert trail("key", "rotate", "--store", recorded.store, "--key", recorded.key).code == Exit.OK
+    shutil.rmtree(recorded.store)
+    shutil.copytree(tmp_path / "backup", recorded.store)
+    for key in (recorded.vkey, f"{recorded.vkey}@<=239"):
+        ran = trail(*verb, "--store", recorded.store, "--key", key)
+        assert ran.code == Exit.FALSE, ran
+    output = tmp_path / "output"
+    if verb[0] in ("prove", "checkpoint"):
+        assert trail(*verb, "--store", recorded.store, "--key", recorded.vkey, "-o", output).code == Exit.FALSE
+    assert not output.exists()
+
+
+def test_a_last_signed_state_that_cannot_be_read_leaves_it_open(trail: Call, recorded: Recorded, tmp_path: Path) -> None:
+    LastSigned.default(recorded.origin).path.write_bytes(b"junk")
+    status = trail("status", "--store", recorded.store, "--json")
+    assert (status.code, status.json["signed"]["state"]) == (Exit.UNVERIFIABLE, "unreadable")
+    asked = trail("ask", "config/refunds.yaml", "--store", recorded.store, "--json")
+    assert (asked.code, len(asked.json["cards"]) > 0, "UNVERIFIABLE" in asked.err) == (Exit.UNVERIFIABLE, True, True)
+    for verb in (["prove", "1"], ["checkpoint"]):
+        ran = trail(*verb, "--store", recorded.store, "-o", tmp_path / "output")
+        assert (ran.code, ran.out) == (Exit.UNVERIFIABLE, "")
+        assert "cannot be read" in ran.err
+    assert not (tmp_path / "output").exists()
+    assert re.search(r"last signed +.*cannot be read", trail("doctor", "--store", recorded.store).out)
+
+
+def test_a_checkpoint_that_nobody_has_checked_is_not_handed_out(
+    trail: Call, recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nobody"))
+    kept = tmp_path / "kept"
+    for options in ([], ["--json"], ["-o", kept]):
+        ran = trail("checkpoint", "--store", recorded.store, *options)
+        assert (ran.code, ran.out) == (Exit.UNVERIFIABLE, "")
+        assert "no key is pinned" in " ".join(ran.err.split())
+    assert not kept.exists()
+    assert trail("checkpoint", "--store", recorded.store, "-o", kept, "--key", recorded.vkey).code == Exit.OK
+    assert kept.exists()
 
 
 def test_an_empty_store_compares_nothing(trail: Call, tmp_path: Path) -> None:

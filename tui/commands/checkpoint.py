@@ -19,7 +19,10 @@ from tui.verb import json_option, store_of, verb, vkey_option
         ("trail checkpoint -o kept.checkpoint", "keep this on another machine, then: trail verify --against kept.checkpoint"),
         ("trail checkpoint --json", "origin, size and root, for a program"),
     ],
-    exits={Exit.FALSE: "the store is not what was signed", Exit.UNVERIFIABLE: "the log is empty: there is no checkpoint yet"},
+    exits={
+        Exit.FALSE: "the store is not what was signed",
+        Exit.UNVERIFIABLE: "no pinned key, or the log is empty: there is no checkpoint yet",
+    },
 )
 @click.option(
     "-o", "--output", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), help="Where to write it.  [default: stdout]"
@@ -33,7 +36,11 @@ def command(context: click.Context, output: Path | None, vkey: str | None, as_js
     Everything before it can be proven against it. Kept elsewhere, it shows whether the log was later cut, restored from a backup or
     rewritten, even by somebody who has the key.
     """
-    reader = open_to_prove(store_of(context), vkey=vkey).reader
+    store = open_to_prove(store_of(context), vkey=vkey)
+    reader = store.reader
+    if reader.key_status != "pinned":
+        # Kept elsewhere it would be what later states are compared with, and nobody has checked who signed it.
+        return Exit.UNVERIFIABLE
     if not reader.note:
         raise MalformedError(
             "the log is empty: there is no checkpoint yet",
@@ -51,4 +58,4 @@ def command(context: click.Context, output: Path | None, vkey: str | None, as_js
         )
     elif output is None:
         emit_bytes(reader.note)
-    return Exit.OK
+    return store.exit

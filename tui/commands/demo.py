@@ -1,29 +1,34 @@
-"""`trail demo`: all of it, in a few seconds: record, ask, verify, tamper, verify again.
+"""`trail demo`: all of it, in a few seconds: record, ask, verify, tamper, cheat with the key itself.
 
 The server is the real one, in a process of its own; the telemetry is sent by the real exporters of the OpenTelemetry SDK.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from ledger.errors import InvariantError, StorageError
-from ledger.keys import LastSigned, config_dir, slug
+from ledger.keys import LastSigned, Pins, config_dir, slug
 from tui import running
 from tui.exits import Exit
 from tui.invoked import own_name
 from tui.output import emit, say, step
 from tui.verb import named_store, verb
+
+if TYPE_CHECKING:
+    from ledger.trust import Trust
 
 _DEFAULT: Final = "trail-demo"
 _MARKER: Final = ".trail-demo.json"
@@ -31,7 +36,15 @@ _MARKER: Final = ".trail-demo.json"
 _ORIGIN: Final = re.compile(r"trail-demo\.invalid/[0-9a-f]{16}")
 _VISIBLE_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.05
-_STEPS: Final = 6
+_STEPS: Final = 8
+_WITNESS_NAME: Final = "witness.trail-demo.invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class _Witness:
+    url: str
+    trust: Trust
+    """What somebody believes who was given the log's key and the witness's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +68,66 @@ class _Demo:
 def command(context: click.Context, keep: bool) -> Exit:
     """Show what trail is for: two agents work for a week, one of them raises a limit it should not have, and you ask who allowed it.
 
-    Starts a server on a free port, sends it the week through OpenTelemetry's own exporters, prints the card for the file that was
-    changed, verifies the store, changes one byte in a copy and shows that this is found. Makes a store in ./trail-demo (or --store;
-    TRAIL_STORE is left alone), with a key of its own, and replaces only what an earlier demo made.
+    Starts a witness and a server on free ports, sends it the week through OpenTelemetry's own exporters, prints the card for the file
+    that was changed, verifies the store, changes one byte in a copy and shows that this is found. Then it plays the insider who has the
+    signing key, deletes the end of the log and signs again, and asks the witness. Makes a store in ./trail-demo (or --store; TRAIL_STORE
+    is left alone), with a key of its own, and replaces only what an earlier demo made.
     """
     from tui.demo_scenario import play, require_samples
-    from tui.demo_server import running_server
 
     require_samples()
     store = Path(named_store(context) or _DEFAULT)
     began = time.monotonic()
     demo = _make(store)
-    with running_server(store, origin=demo.origin, key=demo.key) as url:
-        step(2, _STEPS, f"started the server: {url}")
-        played = play(url)
-        sent = f"{played.spans} spans, {played.logs} log records, {len(played.run_ids)} runs"
-        step(3, _STEPS, f"sent a week of two agents through OpenTelemetry's exporters: {sent}")
-        _wait_until_visible(demo, played.spans + played.logs)
-        step(4, _STEPS, f"asking: trail ask {played.incident_resource}")
-        _ask(demo, played.incident_resource)
-    step(5, _STEPS, "the server has stopped and sealed everything; verifying: trail verify")
-    _verify(store, demo, expected="verified")
-    _tamper(demo, keep=keep)
+    with _witness(store, demo) as witness:
+        played, incident = _record(demo, play, witness)
+        _verify(store, demo, expected="verified", witness=witness)
+        _tamper(demo, keep=keep)
+        _insider(demo, incident, witness)
     say(f"\nThat took {time.monotonic() - began:.1f} s. The store is in {store}.")
     _next(demo, played)
     return Exit.OK
+
+
+@contextlib.contextmanager
+def _witness(store: Path, demo: _Demo) -> Iterator[_Witness]:
+    """A witness for the demo's log, running; and what somebody believes who knows its key."""
+    from ledger import durable
+    from ledger.layout import Layout
+    from ledger.policy import Policy
+    from ledger.trust import LogKeys, Trust
+    from ledger.witness_files import WitnessFiles
+    from tui.demo_server import running_witness
+
+    with tempfile.TemporaryDirectory(prefix="trail-demo-witness-") as directory:
+        files = WitnessFiles(Path(directory) / "witness")
+        vkey = files.make(_WITNESS_NAME).vkey
+        files.add_log(demo.vkey)
+        with running_witness(files.directory) as url:
+            policy = f"witness demo {vkey} {url}\nquorum demo\n"
+            durable.write_once(Layout(store).policy, policy.encode())
+            step(2, _STEPS, f"started a witness, which keeps nothing but what the log signs: {url}")
+            try:
+                yield _Witness(url, Trust(LogKeys.of(demo.vkey), Policy.parse(policy)))
+            finally:
+                # It ends with the demo, and a server started on this store later should not look for it.
+                Layout(store).policy.unlink(missing_ok=True)
+
+
+def _record(demo: _Demo, play: Any, witness: _Witness) -> tuple[Any, int]:
+    """Send the week, and ask; what was sent, and the first record that tells of the incident."""
+    from tui.demo_server import running_server
+
+    with running_server(demo.store, origin=demo.origin, key=demo.key) as url:
+        step(3, _STEPS, f"started the server: {url}")
+        played = play(url)
+        sent = f"{played.spans} spans, {played.logs} log records, {len(played.run_ids)} runs"
+        step(4, _STEPS, f"sent a week of two agents through OpenTelemetry's exporters: {sent}")
+        _wait_until_visible(demo, played.spans + played.logs)
+        step(5, _STEPS, f"asking: trail ask {played.incident_resource}")
+        incident = _ask(demo, played.incident_resource)
+    step(6, _STEPS, f"the server has stopped and sealed everything; verifying: trail verify --trust FILE --witness {witness.url}")
+    return played, incident
 
 
 def _make(store: Path) -> _Demo:
@@ -88,6 +136,8 @@ def _make(store: Path) -> _Demo:
 
     if store.exists():
         _remove_earlier(store)
+    elif (gone := Pins.default().origin_at(store)) is not None and _ORIGIN.fullmatch(gone):
+        _forget(gone)  # somebody has removed an earlier demo's store, and means no harm
     origin = f"trail-demo.invalid/{secrets.token_hex(8)}"
     key = _key_path(origin)
     durable.make_dirs(store, mode=0o700)
@@ -122,6 +172,10 @@ def _remove_earlier(store: Path) -> None:
     if holder is not None and holder.alive:
         raise StorageError(f"{holder.command} (process {holder.pid}) still writes to {store}", path=store, hint="stop it first")
     shutil.rmtree(store)
+    _forget(origin)
+
+
+def _forget(origin: str) -> None:
     key = _key_path(origin)
     for path in (key, key.with_name(key.name + ".secret"), LastSigned.default(origin).path, running.running_path(origin)):
         path.unlink(missing_ok=True)
@@ -140,7 +194,8 @@ def _wait_until_visible(demo: _Demo, sent: int) -> None:
         reader.refresh()
 
 
-def _ask(demo: _Demo, resource: str) -> None:
+def _ask(demo: _Demo, resource: str) -> int:
+    """Print the card; the first record that it rests on for who approved."""
     from query.answers import ask
     from query.question import Question
     from query.render import render_answer
@@ -151,14 +206,25 @@ def _ask(demo: _Demo, resource: str) -> None:
     if not answer["cards"]:
         raise InvariantError(f"the demo's change of {resource} was not found")
     emit("\n" + render_answer(answer))
+    first: int = min(answer["cards"][0]["who"]["records"])
+    return first
 
 
-def _verify(store: Path, demo: _Demo, *, expected: str) -> None:
+def _verify(store: Path, demo: _Demo, *, expected: str, witness: _Witness | None = None, own: bool = True) -> None:
+    """Verify and print; with a witness also that it is the history that the witness has seen, and with `own` that this machine signed."""
     from ledger.fsck import verify
-    from ledger.note import Verifier
-    from tui.commands.verify import text_of
+    from ledger.trust import LogKeys, Trust
+    from ledger.witness_client import newest
+    from tui.verdicts import text_of
 
-    report = verify(store, verifier=Verifier.parse(demo.vkey), last_signed=LastSigned.default(demo.origin), processes=1)
+    shown = newest(witness.url, demo.origin) if witness is not None else None
+    report = verify(
+        store,
+        trust=witness.trust if witness is not None else Trust(LogKeys.of(demo.vkey)),
+        witnessed=[("the newest checkpoint of the witness", shown)] if shown is not None else [],
+        last_signed=LastSigned.default(demo.origin) if own else None,
+        processes=1,
+    )
     emit("\n" + text_of(report.as_json(), [], {}) + "\n")
     if report.verdict != expected:
         raise InvariantError(f"the demo's store should be {expected}, and is {report.verdict}")
@@ -176,10 +242,25 @@ def _tamper(demo: _Demo, *, keep: bool) -> None:
         shutil.copytree(demo.store, copy)
         victim = max((copy / "records").glob("*.parquet"), key=lambda path: path.stat().st_size)
         place = change_one_byte(victim)
-        step(6, _STEPS, f"copied the store, changed byte {place:,} of {victim.relative_to(copy)} in the copy; verifying the copy")
+        step(7, _STEPS, f"copied the store, changed byte {place:,} of {victim.relative_to(copy)} in the copy; verifying the copy")
         _verify(copy, demo, expected="failed")
         if keep:
             say(f"The tampered copy is in {copy}: trail verify --store {copy} --key {demo.vkey}")
+
+
+def _insider(demo: _Demo, incident: int, witness: _Witness) -> None:
+    """In another copy: cut the log off before the incident with the log's own key, and ask first the key and then the witness."""
+    from tui.demo_insider import cut_and_sign_again
+
+    with tempfile.TemporaryDirectory(prefix="trail-demo-insider-") as temporary:
+        copy = Path(temporary) / "copy"
+        shutil.copytree(demo.store, copy)
+        gone = cut_and_sign_again(copy, key=demo.key, keep=incident, state=LastSigned(Path(temporary) / "state"))
+        step(8, _STEPS, f"the insider, who has the signing key: deleted the last {gone} records of another copy, and signed the rest again")
+        emit("\nWith the public key alone that is a perfect store:")
+        _verify(copy, demo, expected="verified", own=False)
+        emit(f"Asked of the witness it is not, even with the insider's own start and seals: trail verify --witness {witness.url}")
+        _verify(copy, demo, expected="failed", witness=witness, own=False)
 
 
 def _remove_copy(copy: Path) -> None:

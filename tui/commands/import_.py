@@ -115,13 +115,13 @@ async def _import(
 ) -> Outcome:
     """Send to the server that holds the lock, or hold it ourselves."""
     from ingest.pipeline import Pipeline
-    from ledger.writer import StoreWriter
     from tui.posting import Poster
     from tui.running import find_server
+    from tui.witnessing import open_witnessed
 
     try:
         with deaf_children():
-            writer = StoreWriter.open(store, command="trail import", key_path=key)
+            writer = open_witnessed(store, command="trail import", key_path=key)
     except StoreLocked:
         server = find_server(settings.origin, store)
         if server is None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from ledger.errors import MissingKey
 from ledger.keys import LastSigned, Pins, cache_dir, config_dir, default_key_path, slug
 from ledger.layout import FORMAT_VERSION
 from tui.exits import Exit
@@ -23,21 +24,30 @@ _LIBRARIES: Final = ("agent-trail", "duckdb", "pyarrow", "cryptography", "opente
     "info",
     examples=[
         ("trail info", "which log is this, which key is believed, where does everything lie?"),
+        ("trail info --vkey", "the public key that is believed, to be given to whoever shall verify"),
         ("trail info --json", "origin, size, root and vkey, for a program"),
     ],
-    exits={Exit.FALSE: "the store is not what was signed"},
+    exits={Exit.FALSE: "the store is not what was signed", Exit.UNVERIFIABLE: "what this machine last signed cannot be read"},
 )
+@click.option("--vkey", "only_vkey", is_flag=True, help="Print the public key and nothing else.")
 @vkey_option
 @json_option
 @click.pass_context
-def command(context: click.Context, vkey: str | None, as_json: bool) -> Exit:
+def command(context: click.Context, only_vkey: bool, vkey: str | None, as_json: bool) -> Exit:
     """Print the log's name, size and root, the public key that is believed, every path that is used, and the versions.
 
     The vkey is the one pinned here or given, never one found in the store: give it to whoever shall verify.
     """
+    if only_vkey and as_json:
+        raise click.UsageError("--vkey and --json exclude each other", context)
     path = store_of(context)
     store = open_store(path, vkey=vkey)
     reader = store.reader
+    if only_vkey:
+        if reader.vkey is None:
+            raise MissingKey(f"no key is pinned for {reader.origin}", path=path, hint="name it with --key or TRAIL_VKEY")
+        emit(reader.vkey)
+        return store.exit
     found: dict[str, Any] = {
         "origin": reader.origin,
         "size": reader.size,

@@ -15,6 +15,7 @@ import click
 
 from ledger.layout import Layout
 from tui import running
+from tui.anchored import anchored, rows
 from tui.exits import Exit
 from tui.opening import OpenStore, open_store
 from tui.output import coloured, emit, emit_json, safe, shout, size_text
@@ -27,7 +28,7 @@ from tui.verb import json_option, store_of, verb, vkey_option
         ("trail status", "is it recording, is everything signed and sealed, is it still what was signed?"),
         ("trail status --json", "for a monitor; exit code 1 says that the store has less than was signed"),
     ],
-    exits={Exit.FALSE: "the store is not what was signed"},
+    exits={Exit.FALSE: "the store is not what was signed", Exit.UNVERIFIABLE: "what this machine last signed cannot be read"},
 )
 @vkey_option
 @json_option
@@ -65,6 +66,7 @@ def describe(path: Path, store: OpenStore) -> dict[str, Any]:
         "key": reader.key_status,
         "checkpoint_written": _written(layout.checkpoint),
         "acknowledged_not_signed": tail.unsigned,
+        "anchored": anchored(layout, origin=reader.origin, size=reader.size),
         "signed": {"state": signed.state, "size": signed.size, "why": signed.why},
         "segments": len(reader.segments),
         "sealed": reader.sealed_end,
@@ -114,21 +116,22 @@ def _text_of(found: dict[str, Any]) -> str:
     age = f", signed {written['seconds_ago']:,.0f} s ago" if written is not None else ", nothing signed yet"
     unsigned = f"; {found['acknowledged_not_signed']:,} acknowledged and not signed yet" if found["acknowledged_not_signed"] else ""
     used = sum(found["bytes"].values()) + not_sealed["bytes"]
-    rows = {
-        "store": f"{found['store']} ({size_text(used)})",
-        "log": found["origin"],
-        "records": f"{found['size']:,}{age}{unsigned}",
-        "root": found["root"],
-        "key": found["key"],
-        "last signed": _signed(signed),
-        "sealed": f"{found['sealed']:,} records in {found['segments']} segments",
-        "not sealed": f"{not_sealed['records']:,} records, {size_text(not_sealed['bytes'])} of journal",
-        "quarantine": "not readable by this account" if found["quarantined"] is None else f"{found['quarantined']} bodies",
-        "disk free": size_text(found["disk_free_bytes"]),
-        "writer": _writer(found["writer"]),
-        "server": _server(found["server"]),
-    }
-    return "\n".join(f"{name:<12} {safe(value)}" for name, value in rows.items())
+    lines = [
+        ("store", f"{safe(found['store'])} ({size_text(used)})"),
+        ("log", safe(found["origin"])),
+        ("records", f"{found['size']:,}{age}{unsigned}"),
+        ("root", found["root"]),
+        ("key", found["key"]),
+        ("last signed", _signed(signed)),
+        *rows(found["anchored"]),
+        ("sealed", f"{found['sealed']:,} records in {found['segments']} segments"),
+        ("not sealed", f"{not_sealed['records']:,} records, {size_text(not_sealed['bytes'])} of journal"),
+        ("quarantine", "not readable by this account" if found["quarantined"] is None else f"{found['quarantined']} bodies"),
+        ("disk free", size_text(found["disk_free_bytes"])),
+        ("writer", safe(_writer(found["writer"]))),
+        ("server", safe(_server(found["server"]))),
+    ]
+    return "\n".join(f"{name:<12} {value}" for name, value in lines)
 
 
 def _signed(signed: dict[str, Any]) -> str:
