@@ -7,7 +7,11 @@ WITH senders AS (
     SELECT
         run_id AS run,
         sender AS party,
-        bool_and(coalesce(role IN ('approver', 'policy'), false) AND (approval IS NOT NULL OR decision IS NOT NULL OR event = 'trail.approval.requested')) AS apart
+        -- Never NULL: bool_and would pass over a record without an event, as if the sender had not sent it.
+        bool_and(
+            coalesce(role IN ('approver', 'policy'), false)
+            AND (approval IS NOT NULL OR decision IS NOT NULL OR coalesce(event = 'trail.approval.requested', false))
+        ) AS apart
     FROM _facts
     WHERE run_id IS NOT NULL AND sender IS NOT NULL
     GROUP BY run_id, sender

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from build_segments import StoreBuilder
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from query.rows import as_rows
@@ -118,8 +118,18 @@ def _one(rows: list[tuple[int, Record, str]]) -> Record:
     }
 
 
+NOTHING: Record = dict.fromkeys(("at", "role", "run_id", "trace_id", "action_id", "tool", "outcome", "decision", "approval"))
+NOT_APART: list[Record] = [
+    NOTHING | {"kind": "span", "sender": "agent", "role": "approver", "trace_id": "t1"},
+    NOTHING | {"kind": "span", "sender": "agent", "role": "approver", "trace_id": "t1", "action_id": "a", "decision": "allow"},
+    NOTHING | {"kind": "span", "sender": "slack", "trace_id": "t1", "action_id": "a", "decision": "deny"},
+]
+"""An approver's token that also sent a span which says nothing: whoever has it acts in the run."""
+
+
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=st.lists(FACTS, min_size=1, max_size=12), cut=st.integers(0, 12))
+@example(drawn=NOT_APART, cut=0)
 def test_actions_agree_with_plain_python(drawn: list[Record], cut: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     builder = StoreBuilder()
     records = [{**record, "received": 100 + place} for place, record in enumerate(drawn)]

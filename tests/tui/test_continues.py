@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from crashes import Disk
-from trail_process import Ran, Recorded
+from trail_process import Ran, Recorded, run_trail
 
 from ledger import writer as writing
 from ledger.checkpoint import Checkpoint, open_checkpoint, sign_checkpoint
@@ -25,7 +25,7 @@ Call = Callable[..., Ran]
 
 
 def first_record(trail: Call, store: Path) -> dict[str, object]:
-    shown = trail("sql", "--json", "--store", store, "SELECT decode(record) AS record FROM records WHERE index = 0")
+    shown = run_trail("sql", "--json", "--store", store, "SELECT decode(record) AS record FROM records WHERE index = 0")
     assert shown.code == Exit.OK, shown.err
     (row,) = shown.json["rows"] if isinstance(shown.json, dict) else shown.json
     text = row["record"] if isinstance(row, dict) else row[0]
