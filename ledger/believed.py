@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
-from ledger import merkle, tiles
+from ledger import merkle
 from ledger.anchors import cosigned_notes
 from ledger.errors import StorageError
-from ledger.fsck_leaves import read_hashes
+from ledger.fsck_leaves import stored_nodes
 from ledger.layout import Layout
 from ledger.rotation import MAX_NOTES, Followed, PathIn, follow, read_lines
 from ledger.trust import Trust
@@ -47,7 +47,6 @@ def _paths(layout: Layout) -> PathIn:
     """Inclusion paths from tiles that nobody has checked yet: a wrong one proves nothing."""
 
     def path_in(index: int, size: int) -> list[bytes]:
-        nodes = tiles.node_reader(size, lambda level, n, width: read_hashes(layout.root, level, n, width) or b"")
-        return merkle.inclusion_path(index, size, nodes)
+        return merkle.inclusion_path(index, size, stored_nodes(layout, size))
 
     return path_in

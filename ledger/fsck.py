@@ -20,7 +20,7 @@ from typing import Final
 
 import orjson
 
-from ledger import merkle, tiles
+from ledger import merkle
 from ledger.believed import follow_rotations
 from ledger.checkpoint import Checkpoint
 from ledger.durable import storage_errors
@@ -47,7 +47,7 @@ from ledger.fsck_kept import (
     wait_for_the_first,
 )
 from ledger.fsck_keys import check_keys, kept_in
-from ledger.fsck_leaves import level_zero, read_hashes
+from ledger.fsck_leaves import level_zero, stored_nodes
 from ledger.fsck_report import MAX_FAILURES, Report
 from ledger.fsck_tree import check_history, check_stray_tiles, check_tiles, moved_on, root_at
 from ledger.keys import LastSigned
@@ -299,7 +299,7 @@ def _look_again(layout: Layout, head: Checkpoint, keys: LogKeys | None, gone: Se
     now = newer.checkpoint if newer is not None else None
     first, end = gone.file.start + piece[0], gone.file.start + piece[1]
     if now is not None and now.size > head.size:
-        nodes = tiles.node_reader(now.size, lambda level, n, width: read_hashes(layout.root, level, n, width) or b"")
+        nodes = stored_nodes(layout, now.size)
         claims = live_claims(read_side_files(layout, now, level_zero(layout, now.size), SegmentReport()))
         for claim in claims:
             if claim.file.part == "records" and claim.file.start <= first and end <= claim.file.end:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ledger import merkle, tiles
+from ledger import merkle
 from ledger.checkpoint import Checkpoint
 from ledger.errors import LedgerError, MalformedError, VerificationError
 from ledger.evidence import PrefixProof
 from ledger.fsck_files import Failure
-from ledger.fsck_leaves import read_hashes
+from ledger.fsck_leaves import stored_nodes
 from ledger.fsck_report import Fork, Report
 from ledger.fsck_tree import root_at
 from ledger.keys import LastSigned
@@ -77,7 +77,7 @@ def signed_and_not_published(layout: Layout, head: Kept, kept: list[Kept], repor
         checkpoint = item.checkpoint
         if item.where != OWN or checkpoint.size <= head.checkpoint.size:
             continue
-        nodes = tiles.node_reader(checkpoint.size, lambda level, n, width: read_hashes(layout.root, level, n, width) or b"")
+        nodes = stored_nodes(layout, checkpoint.size)
         with contextlib.suppress(LedgerError):
             if merkle.root_from(checkpoint.size, nodes) == checkpoint.root:
                 report.not_judged.append(

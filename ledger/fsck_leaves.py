@@ -30,6 +30,11 @@ def level_zero(layout: Layout, size: int) -> LeafReader:
     return read
 
 
+def stored_nodes(layout: Layout, size: int) -> merkle.NodeReader:
+    """Node hashes of the tree of `size` records as its tiles have them, which nobody has checked; a missing tile gives no hashes."""
+    return tiles.node_reader(size, lambda level, n, width: read_hashes(layout.root, level, n, width) or b"")
+
+
 def read_hashes(root: Path, level: int, n: int, width: int) -> bytes | None:
     """The first `width` hashes of a tile, or None when no file has them; fewer when a file is short."""
     exact = root / tiles.tile_path(level, n, width)

@@ -15,7 +15,7 @@ from ledger import merkle, tiles
 from ledger.checkpoint import Checkpoint
 from ledger.errors import LedgerError
 from ledger.fsck_files import Failure
-from ledger.fsck_leaves import read_hashes
+from ledger.fsck_leaves import read_hashes, stored_nodes
 from ledger.layout import Layout
 from ledger.note import MAX_NOTE_BYTES, parse_note
 from ledger.regular import read_file
@@ -66,7 +66,7 @@ def check_tiles(layout: Layout, head: Checkpoint, fail: Fail, *, since: int = 0)
                 good = False
     if not good:
         return None
-    nodes = tiles.node_reader(head.size, lambda level, n, width: read_hashes(layout.root, level, n, width) or b"")
+    nodes = stored_nodes(layout, head.size)
     if head.size and merkle.root_from(head.size, nodes) != head.root:
         fail(Failure("root", None, "checkpoint", "the tiles do not give the root of the checkpoint"))
         return None

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from attacks import flip
+from starts import require_refused
 from stores import Home, all_records, kill, new_home, request, seal, send, settle, small_store
 
 from ledger import durable
-from ledger.errors import NotAppendOnly, StorageError, UnsupportedFormat
+from ledger.errors import UnsupportedFormat
 from ledger.journal import FILE_MAGIC, encode_frame
 from ledger.sealing import MadeFile, merge, seal_journal
 from ledger.segment import encode_side_file
@@ -54,20 +55,6 @@ def reopened(home: Home) -> dict[str, Any]:
 
 def last_journal(home: Home) -> Path:
     return max(path for path in home.files("journal/*") if path.stat().st_size > len(FILE_MAGIC))
-
-
-def require_refused(home: Home, *words: str) -> StorageError | NotAppendOnly:
-    """The start is refused with a sentence and a hint, twice over, and nothing but temporary files has changed."""
-    before = {path: path.read_bytes() for path in home.files("**/*") if path.is_file() and path.name != "lock"}
-    for _ in range(2):
-        with pytest.raises((StorageError, NotAppendOnly)) as caught:
-            home.open()
-        for word in words:
-            assert word in str(caught.value)
-        assert caught.value.hint
-    after = {path: path.read_bytes() for path in home.files("**/*") if path.is_file() and path.name != "lock"}
-    assert {path for path in before if before[path] != after.get(path) and "tile" not in path.parts} == set()
-    return caught.value
 
 
 # ---- the journal

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 from attacks import flip, restore
+from starts import require_refused
 from stores import ORIGIN, Home, all_records, kill, new_home, request, send, settle, small_store
 
 from ledger.errors import (
     LedgerError,
     MalformedError,
     MissingKey,
-    NotAppendOnly,
     ReadOnlyStore,
     StorageError,
     StoreLocked,
@@ -45,20 +45,6 @@ def reopened(home: Home) -> dict[str, Any]:
     assert report.verdict == "verified", report.as_json()
     starts = [json.loads(record) for record in all_records(home)]
     return next(value["lifecycle"] for value in reversed(starts) if value["kind"] == "lifecycle" and value["lifecycle"]["event"] != "stop")
-
-
-def require_refused(home: Home, *words: str) -> StorageError | NotAppendOnly:
-    """The start is refused with a sentence and a hint, twice over, and nothing but temporary files has changed."""
-    before = {path: path.read_bytes() for path in home.files("**/*") if path.is_file() and path.name != "lock"}
-    for _ in range(2):
-        with pytest.raises((StorageError, NotAppendOnly)) as caught:
-            home.open()
-        for word in words:
-            assert word in str(caught.value)
-        assert caught.value.hint
-    after = {path: path.read_bytes() for path in home.files("**/*") if path.is_file() and path.name != "lock"}
-    assert {path for path in before if before[path] != after.get(path) and "tile" not in path.parts} == set()
-    return caught.value
 
 
 # ---- other histories
